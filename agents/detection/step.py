@@ -1,0 +1,177 @@
+"""Detection: finds PII and threats as the pinned policy asks.
+
+Reads `veil.admitted` (keyed by tenant and conversation). Writes `veil.findings` under the same key. No state.
+Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a process
+pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet is waited
+for, then the record fails closed; Kafka away: the partition is held. A refused record passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agents.closing import fail_closed
+from veilstream.contracts import catalogue
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.content import text_fields
+from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError, WorldError
+from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
+from veilstream.contracts.sealing import associated_data, seal, unseal
+from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
+from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest
+from veilstream.keys.keyring import KeyRing, TenantKeys
+from veilstream.policy.document import Policy
+from veilstream.policy.view import PolicyView
+
+INPUT_STAGE, STAGE = "admitted", "findings"
+CHUNK_RECORDS = 16
+"""Records of one call of the pool: enough for the model's batching to pay, few enough that partitions take turns."""
+
+Detect = Callable[[Sequence[DetectionRequest]], Awaitable[tuple[list[Detection], Mapping[str, str]]]]
+"""What was found in each request, and the lineage of the worker that found it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionAgent:
+    """What detection needs; all of it is handed in."""
+
+    codec: Codec
+    keyring: KeyRing
+    view: PolicyView
+    cluster: str
+    detect: Detect
+    """Runs in the process pool; raises PoolWorkerDied for the call whose worker died."""
+    wait_for_policy: Callable[[PolicyPin, str], Awaitable[bool]]
+
+
+_Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
+"""What a worker said of one request, or why it said nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A record whose text can be looked at."""
+
+    admitted: Admitted
+    keys: TenantKeys
+    body: Body
+    plain: bytes
+    request: DetectionRequest
+
+
+def make_step(agent: DetectionAgent) -> Step[Admitted]:
+    """Detection's step: opens, detects in chunks, seals for the next agent."""
+
+    async def step(batch: Sequence[Item[Admitted]]) -> Sequence[Outcome]:
+        opened = [await _open(agent, item.value) for item in batch]
+        readable = [o for o in opened if isinstance(o, _Opened)]
+        answers = iter(await _answers(agent, [o.request for o in readable]))
+        return [
+            _answered(agent, item, o, next(answers)) if isinstance(o, _Opened) else _refused(agent, item, o)
+            for item, o in zip(batch, opened, strict=True)
+        ]
+
+    return step
+
+
+def make_on_failure(agent: DetectionAgent) -> OnFailure:
+    """Fail closed: the record goes on as refused, with a dead letter beside it."""
+
+    def refused(record: Record, admitted: Admitted, refusals: tuple[Refusal, ...]) -> Sequence[Output]:
+        return [_output(agent, record, Findings(admitted.envelope, None, refusals, admitted.policy))]
+
+    return fail_closed("detection", agent, Admitted, refused)
+
+
+def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
+    """What the pinned policy asks of detection."""
+    asked = policy.detection
+    return DetectionConfig(
+        language=asked.language,
+        entities=tuple(asked.entities) if asked.entities is not None else None,
+        score_threshold=None,  # the engine's own: weak findings are noted in the verdict, the policy decides which are acted on
+        threats=asked.threats,
+        format_check=admitted.envelope.format_check,
+    )
+
+
+async def _answers(agent: DetectionAgent, requests: Sequence[DetectionRequest]) -> list[_Answer]:
+    """What became of each request: by chunks; a chunk that fails is asked again record by record, the others stand.
+
+    Raises WorldError alone: it holds the partition.
+    """
+    chunks = [requests[i : i + CHUNK_RECORDS] for i in range(0, len(requests), CHUNK_RECORDS)]
+    first = await asyncio.gather(*(_ask(agent, chunk) for chunk in chunks))
+    answers: list[_Answer] = []
+    for chunk, answer in zip(chunks, first, strict=True):
+        if isinstance(answer, VeilError) and len(chunk) > 1:
+            for request in chunk:
+                alone = await _ask(agent, [request])
+                answers += [alone] if isinstance(alone, VeilError) else alone
+        else:
+            answers += [answer] if isinstance(answer, VeilError) else answer
+    return answers
+
+
+async def _ask(agent: DetectionAgent, chunk: Sequence[DetectionRequest]) -> list[_Answer] | VeilError:
+    try:
+        detections, lineage = await agent.detect(chunk)
+    except WorldError:
+        raise
+    except VeilError as exc:
+        return exc
+    return [(detection, lineage) for detection in detections]
+
+
+def _answered(agent: DetectionAgent, item: Item[Admitted], opened: _Opened, answer: _Answer) -> Outcome:
+    if not isinstance(answer, VeilError):
+        return _found(agent, item, opened, *answer)
+    if isinstance(answer, RecordError | TenantError):
+        return _refused(agent, item, (Refusal(answer.reason_code, str(answer), answer.fault.value),))
+    return Failed(Failure.from_exception(answer, attempts=2))
+
+
+async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Refusal, ...]:
+    if admitted.refusals or admitted.payload is None or admitted.policy is None:
+        return admitted.refusals
+    try:
+        if not await agent.wait_for_policy(admitted.policy, admitted.envelope.tenant):
+            reason = "the policy version it was admitted under did not reach this worker in time: send it again"
+            return (Refusal("policy_unavailable", reason, "tenant"),)
+        pin = admitted.policy
+        policy = agent.view.document(pin.policy, pin.version, pin.digest)
+        return _opened(agent, admitted, admitted.payload, policy)
+    except (RecordError, TenantError, ErasedError) as exc:
+        return (Refusal(exc.reason_code, str(exc), exc.fault.value),)
+
+
+def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: Policy) -> _Opened:
+    envelope = admitted.envelope
+    keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
+    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
+    body = agent.codec.decode(Body, plain)
+    fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
+    request = DetectionRequest(fields, config_of(policy, admitted))
+    return _Opened(admitted, keys, body, plain, request)
+
+
+def _found(
+    agent: DetectionAgent, item: Item[Admitted], opened: _Opened, detection: Detection, lineage: Mapping[str, str]
+) -> Done:
+    envelope = opened.admitted.envelope
+    bound_to = associated_data(envelope.tenant, envelope.origin, STAGE)
+    payload = seal(opened.keys.seal, opened.keys.key_id, opened.plain, bound_to)
+    findings = Findings(envelope, payload, (), opened.admitted.policy, detection.findings, detection.threats, lineage)
+    return Done((_output(agent, item.record, findings),), "detected")
+
+
+def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusal, ...]) -> Done:
+    refused = Findings(item.value.envelope, None, refusals, item.value.policy)
+    return Done((_output(agent, item.record, refused),), "refused")
+
+
+def _output(agent: DetectionAgent, record: Record, findings: Findings) -> Output:
+    return Output(catalogue.FINDINGS, findings.envelope.lane, agent.codec.encode(findings), record.headers)

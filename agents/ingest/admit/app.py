@@ -1,0 +1,25 @@
+"""Admit's wiring: see step.py for what it does."""
+
+from __future__ import annotations
+
+from agents.ingest.admit.step import Admit, make_on_failure, make_step
+from agents.wiring import wire
+from veilstream.contracts.catalogue import GATED, QUOTAS
+from veilstream.contracts.records import Gated
+from veilstream.runtime.app import Agent, run
+from veilstream.settings import Settings
+
+
+def build(settings: Settings) -> Agent[Gated]:
+    """The agent, from settings."""
+    w = wire(settings)
+    admit = Admit(w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key)
+    return Agent(
+        name="admit", group="veil-admit", topics=(GATED,), decode=lambda record: w.codec.decode(Gated, record.value),
+        step=make_step(admit), on_failure=make_on_failure(admit), table=QUOTAS, followers=w.followers,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Run it until it is told to stop."""
+    run(build)

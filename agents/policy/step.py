@@ -1,0 +1,202 @@
+"""Policy: judges commands, one by one, in one total order.
+
+Reads `veil.commands` (one partition). Writes `veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`. Its table's
+changelog is `veil.state` itself: a row it writes is a row every agent follows.
+Promises: each command has one result, under its id; each that can change something, and each refused one, has one audit
+event; a refused command writes no state. Kafka or the key service away: the partition is held. Redis and Postgres: not needed.
+
+Randomness: a new root key is drawn from the system's source, so that a batch done again draws another one. That does no
+harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import MutableMapping, Sequence
+
+import orjson
+
+from veilstream.contracts import catalogue
+from veilstream.contracts.audit_event import actor_pseudonym
+from veilstream.contracts.codec import Codec, is_avro
+from veilstream.contracts.errors import ErasedError, RecordError, TenantError, WorldError
+from veilstream.contracts.identity import Origin, digest_of
+from veilstream.contracts.records import AuditEvent, Command, CommandResult, Tenant
+from veilstream.contracts.step import Done, Failure, Item, Outcome, Output, Record
+from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys, new_key
+from veilstream.keys.service import KeyService
+from veilstream.policy.commands import KINDS, Case, Judgement, Place, Root, judge
+from veilstream.policy.edge import read_json
+from veilstream.policy.state import State, tenant_key
+from veilstream.verdicts.dead_letters import dead_letter
+
+AGENT = "policy"
+INVALID = "invalid_command"
+_FIELDS_MAX = {"id": 200, "kind": 100, "actor": 500, "tenant": 200}
+"""Characters; these come back in the result, which must not outgrow its topic. The tenant's form is the judge's question."""
+
+
+class PolicyAgent:
+    """What the policy agent does with a record: `decode`, `step`, `on_failure` are the three functions of an agent."""
+
+    def __init__(self, codec: Codec, key_service: KeyService, keyring: KeyRing, *, cluster: str) -> None:
+        self._codec = codec
+        self._roots = _Roots(key_service, keyring)
+        self._keyring = keyring
+        self._cluster = cluster
+
+    def decode(self, record: Record) -> Command:
+        """Avro or JSON → command. Raises RecordError."""
+        return decode_command(self._codec, record.value)
+
+    def step(self, batch: Sequence[Item[Command]]) -> Sequence[Outcome]:
+        """Judge the commands in order; each sees the rows the ones before it wrote."""
+        return [self._judge(item) for item in batch]
+
+    def on_failure(self, record: Record, failure: Failure) -> Sequence[Output]:
+        """A refusing result where the command can be read, and a dead letter."""
+        letter = dead_letter(self._codec, self._keyring, AGENT, record, failure, self._cluster)
+        try:
+            command = self.decode(record)
+        except Exception:  # noqa: BLE001  what cannot be read has no id to answer to
+            return (letter,)
+        refusal = Judgement("command", failure.reason, code=failure.code)
+        event = self._failed_event(record, command, refusal)
+        return (self._result(record, command, refusal), *event, letter)
+
+    def _judge(self, item: Item[Command]) -> Done:
+        record, command, table = item.record, item.value, item.table
+        operations, made = self._operations(table, record)
+        author = actor_pseudonym(operations.actor, command.actor)
+        place = Place(record.timestamp_ms, record.offset)
+        said = judge(Case(command, place, self._codec, State(self._codec, table), self._roots, author))
+        table.update(said.writes)
+        outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
+        for public in said.public_keys:
+            outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), self._codec.encode(public)))
+        outputs.append(self._result(record, command, said))
+        kind = KINDS.get(command.kind)
+        if said.code is not None or kind is None or kind.changes:
+            tenant, keys = self._audited_under(State(self._codec, table), command, operations)
+            outputs.append(self._event(record, command, said, tenant, keys))
+        return Done(tuple(outputs), "refused" if said.code else "done")
+
+    def _operations(self, table: MutableMapping[bytes, bytes], record: Record) -> tuple[TenantKeys, list[Output]]:
+        """The operations key; the first command there is makes it, so that every command can be audited."""
+        row = State(self._codec, table).tenant(OPERATIONS)
+        if row is not None:
+            return self._roots.keys_of(row), []
+        root = self._roots.root(OPERATIONS, record.timestamp_ms)
+        row = Tenant(OPERATIONS, root.key_id, root.public_key, record.timestamp_ms, record.offset)
+        table[tenant_key(OPERATIONS)] = self._codec.encode(row)
+        made = [] if root.entry is None else [
+            Output(catalogue.KEYS, root.key_id.encode(), self._codec.encode(root.entry))
+        ]  # fmt: skip
+        return self._roots.keys_of(row), made
+
+    def _audited_under(self, state: State, command: Command, operations: TenantKeys) -> tuple[str, TenantKeys]:
+        """A tenant there is has the event in its own log, under its own key; all others are in the operators' log."""
+        row = state.tenant(command.tenant) if command.tenant else None
+        if row is None:
+            return OPERATIONS, operations
+        try:
+            return row.tenant, self._roots.keys_of(row)
+        except ErasedError:  # its log goes on; who acted is told under the key that is left
+            return row.tenant, operations
+
+    def _result(self, record: Record, command: Command, said: Judgement) -> Output:
+        result = CommandResult(
+            command.id, command.kind, "refused" if said.code else "done", command.tenant, said.code, said.reason,
+            orjson.dumps(said.body).decode(), record.offset,
+        )  # fmt: skip
+        return Output(catalogue.COMMAND_RESULTS, command.id.encode(), self._codec.encode(result))
+
+    def _event(self, record: Record, command: Command, said: Judgement, tenant: str, keys: TenantKeys) -> Output:
+        origin = Origin(self._cluster, record.topic, record.partition, record.offset)
+        event = AuditEvent(
+            id=digest_of("veil-command-event-v1", origin.cluster, origin.topic, origin.partition, origin.offset).hex(),
+            tenant=tenant,
+            time_ms=record.timestamp_ms,
+            actor=actor_pseudonym(keys.actor, command.actor),
+            action=command.kind if command.kind in KINDS else "command.unknown",  # an unknown kind could be any text
+            resource=said.resource,
+            result="refused" if said.code else "ok",
+            origin=origin,
+            policy=said.policy,
+            codes=() if said.code is None else (said.code,),
+        )
+        return Output(catalogue.AUDIT, tenant.encode(), self._codec.encode(event))
+
+    def _failed_event(self, record: Record, command: Command, refusal: Judgement) -> tuple[Output, ...]:
+        try:
+            return (self._event(record, command, refusal, OPERATIONS, self._keyring.operations()),)
+        except (TenantError, ErasedError, WorldError):  # without the key nobody can be named; the letter stands
+            return ()
+
+
+class _Roots:
+    """Root keys: those of the key ring, and those made here that have not come back on `veil.keys` yet.
+
+    A key made here may be of a transaction that was aborted; it is used only where the row that names it holds its public
+    key, so the committed rows decide which one is real.
+    """
+
+    def __init__(self, service: KeyService, keyring: KeyRing) -> None:
+        self._service = service
+        self._keyring = keyring
+        self._made: dict[str, TenantKeys] = {}
+
+    def root(self, tenant: str, created_ms: int) -> Root:
+        """A new root key; where the ring has one although no row names it, that one: a key is never made over another."""
+        if self._keyring.has(tenant):
+            keys = self._keyring.of_tenant(tenant)
+            return Root(keys.key_id, keys.hpke_public, None)
+        key_id, scope = (f"{tenant}/1", "tenant") if tenant != OPERATIONS else ("operations/1", "operations")
+        entry, keys = new_key(self._service, tenant=tenant, key_id=key_id, scope=scope, created_ms=created_ms)
+        self._made[key_id] = keys
+        return Root(key_id, keys.hpke_public, entry)
+
+    def keys_of(self, row: Tenant) -> TenantKeys:
+        """The keys a row names. Raises WorldError while they are on their way, ErasedError."""
+        made = self._made.get(row.key_id)
+        if made is not None and made.hpke_public == row.public_key:
+            if self._keyring.has(row.tenant):
+                del self._made[row.key_id]  # it has come back: the ring rules from now on, also when it is destroyed
+            else:
+                return made
+        try:
+            return self._keyring.by_id(row.key_id, row.tenant)
+        except TenantError:
+            raise WorldError(
+                "a root key that veil.state names is not on veil.keys yet: if it never comes, restore veil.keys",
+                code="key_unavailable",
+            ) from None
+
+
+def decode_command(codec: Codec, raw: bytes | None) -> Command:
+    """A record of `veil.commands`, Avro or JSON of the same fields, in which `body` may be an object. Raises RecordError."""
+    if raw is None:
+        raise RecordError("the record has a null value: send a command", code="null_value")
+    command = codec.decode(Command, raw, trusted=False) if is_avro(raw) else _from_json(raw)
+    for name, most in _FIELDS_MAX.items():
+        value = getattr(command, name)
+        if value is not None and not (1 <= len(value) <= most and value.isprintable()):
+            raise RecordError(f"{name} must have 1 to {most} printable characters", code=INVALID)
+    return command
+
+
+def _from_json(raw: bytes) -> Command:
+    plain = read_json(raw, what="the command", code=INVALID)
+    if not isinstance(plain, dict):
+        raise RecordError("the command must be a mapping of fields", code=INVALID)
+    names = [field.name for field in dataclasses.fields(Command)]
+    if plain.keys() - set(names):
+        raise RecordError(f"the command has an unknown field; its fields are {', '.join(names)}", code=INVALID)
+    body = plain.get("body", "{}")
+    plain["body"] = body if isinstance(body, str) else json.dumps(body)
+    for name in names:
+        value = plain.get(name)
+        if not isinstance(value, str) and not (name == "tenant" and value is None):
+            raise RecordError(f"{name} must be text", code=INVALID)
+    return Command(**plain)

@@ -1,0 +1,26 @@
+"""The texts benchmarks run on: the frozen corpus where it is, else the bundled one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import orjson
+
+ROOT = Path(__file__).resolve().parent.parent
+FROZEN = ROOT.parent / "shared" / "bench" / "texts.jsonl"
+BUNDLED = ROOT / "tests" / "data" / "texts.jsonl"
+
+
+def corpus_path() -> Path:
+    """VEIL_BENCH_CORPUS (JSON Lines with `text`), else the frozen corpus beside the checkout, else the bundled one."""
+    named = os.environ.get("VEIL_BENCH_CORPUS")
+    if named:
+        return Path(named)
+    return FROZEN if FROZEN.exists() else BUNDLED
+
+
+def texts(count: int) -> list[str]:
+    """`count` texts; a corpus that is shorter is gone through again."""
+    found = [orjson.loads(line)["text"] for line in corpus_path().read_bytes().splitlines() if line.strip()]
+    return [found[i % len(found)] for i in range(count)]

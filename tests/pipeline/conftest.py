@@ -1,0 +1,58 @@
+"""The real servers of the pipeline tests: one of each for the whole session, in a temporary folder.
+
+A server that does not start fails the tests that need it; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.chain import Chain, veil
+from veilstream.stack.kafka import start_kafka
+from veilstream.stack.state import settings_of
+
+
+@pytest.fixture(scope="session")
+def stack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of the shared servers."""
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def kafka(stack_folder: Path) -> Iterator[str]:
+    """Bootstrap servers of one shared broker. Tests tell their topics and groups apart by name."""
+    server = start_kafka(stack_folder / "kafka")
+    yield server.bootstrap
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(stack_folder: Path) -> Iterator[str]:
+    """Connection URI of the database `veil` on one shared Postgres."""
+    from veilstream.stack.postgres import start_postgres
+
+    server = start_postgres(stack_folder / "postgres")
+    yield server.uri
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(stack_folder: Path) -> Iterator[str]:
+    """URL of one shared Redis. Tests tell their keys apart by prefix."""
+    from veilstream.stack.redis import start_redis
+
+    server = start_redis(stack_folder / "redis")
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """A stack as `veil up --detach` starts it, with one pool worker."""
+    folder = tmp_path_factory.mktemp("chain")
+    veil("up", "--detach", "--data", str(folder), "--pool-workers", "1", data=folder)
+    yield Chain(folder, settings_of(folder))
+    veil("down", "--data", str(folder), data=folder, check=False)

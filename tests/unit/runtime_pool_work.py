@@ -1,0 +1,40 @@
+"""What the pool's workers do in test_runtime_pool.py: a module of its own, since they are spawned and import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+MODEL: dict[str, str] = {}
+
+
+def load(name: str, marker: str = "") -> None:
+    """Load the model, and leave this process's id where the test can find it."""
+    MODEL["name"] = name
+    if marker:
+        with Path(marker).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+
+def fail_to_load() -> None:
+    os._exit(3)
+
+
+def answer(word: str) -> str:
+    """What a record asks for: an answer, the worker's end, a hang, or an error."""
+    match word:
+        case "exit":
+            os._exit(1)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            time.sleep(600)
+        case "raise":
+            raise RuntimeError("secret content")
+    return f"{MODEL['name']}:{word}"
+
+
+def pid() -> int:
+    return os.getpid()

@@ -1,0 +1,50 @@
+"""Ports of a stack: free, kept over restarts, never the same for two servers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from veilstream.contracts.errors import StackError
+from veilstream.stack import ports as subject
+from veilstream.stack.ports import free_port, is_free, kept_port
+
+
+def listening(port: int = 0) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port))
+
+
+def test_a_port_with_a_listener_is_not_free() -> None:
+    with listening() as server:
+        assert not is_free(server.getsockname()[1])
+
+
+def test_a_free_port_lies_below_those_of_outgoing_connections() -> None:
+    assert 20_000 <= free_port() < 32_000
+
+
+def test_a_port_is_kept_over_restarts(tmp_path: Path) -> None:
+    first = kept_port(tmp_path, "kafka")
+    assert kept_port(tmp_path, "kafka") == first
+    assert json.loads((tmp_path / "ports.json").read_text()) == {"kafka": first}
+
+
+def test_a_kept_port_that_somebody_took_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "_PATIENCE_S", 0.0)
+    first = kept_port(tmp_path, "kafka")
+    with listening(first):
+        second = kept_port(tmp_path, "kafka")
+    assert second != first
+    assert kept_port(tmp_path, "kafka") == second
+
+
+def test_two_servers_never_get_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "_LOWEST", 31_000)
+    monkeypatch.setattr(subject, "_HIGHEST", 31_003)
+    monkeypatch.setattr(subject, "is_free", lambda _: True)
+    assert sorted(kept_port(tmp_path, name) for name in "abcd") == [31_000, 31_001, 31_002, 31_003]
+    with pytest.raises(StackError, match="no free port found between 31000 and 31003"):
+        kept_port(tmp_path, "e")

@@ -1,0 +1,1 @@
+"""Veilstream: a firewall for text on Kafka."""

@@ -1,0 +1,160 @@
+"""Connections of a client: a consumer without a group, an idempotent producer, and what they must know of the cluster."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+from aiokafka.structs import TopicPartition
+
+from veilstream.client.partitioner import StickyPartitioner
+from veilstream.contracts.errors import ClientError
+
+REQUEST_BYTES_MAX: Final = 2 << 20
+"""What the public input topic takes (topics/catalogue.yaml)."""
+
+FETCH_BYTES_MAX: Final = 4 << 20
+POLL_MS: Final = 200
+"""How long one poll waits for records: the longest an ended reader goes on."""
+
+Offsets: TypeAlias = Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster's id and the number of partitions of the topics that were asked for."""
+
+    id: str
+    partitions: Mapping[str, int]
+
+    def of(self, *topics: str) -> list[TopicPartition]:
+        """Every partition of the topics. Raises ClientError where one is missing."""
+        if missing := [topic for topic in topics if topic not in self.partitions]:
+            raise ClientError(
+                f"the cluster has no topic {', '.join(missing)}, or does not show it to this principal: run `veil topics apply`",
+                code="topic_missing",
+            )
+        return [TopicPartition(topic, number) for topic in topics for number in range(self.partitions[topic])]
+
+
+def no_broker(bootstrap: str) -> ClientError:
+    """What to say when nobody answers."""
+    return ClientError(
+        f"no Kafka broker answers at {bootstrap} (VEIL_BOOTSTRAP): start the embedded stack with `veil up`, or set "
+        "VEIL_BOOTSTRAP to your brokers",
+        code="no_broker",
+    )
+
+
+def explain(error: Exception, bootstrap: str) -> ClientError:
+    """A Kafka error as one of ours, with what to do. The library's own text is left out: it may quote a record."""
+    match error:
+        case KafkaConnectionError():
+            return no_broker(bootstrap)
+        case MessageSizeTooLargeError():
+            return ClientError(
+                f"the record is larger than the {REQUEST_BYTES_MAX} bytes the topic takes: split it",
+                code="record_too_large",
+            )
+        case UnknownTopicOrPartitionError():
+            return ClientError("a topic of the catalogue is missing: run `veil topics apply`", code="topic_missing")
+        case TopicAuthorizationFailedError():
+            return ClientError(
+                "the broker refuses this principal: it must be one of `clients` in topics/catalogue.yaml (see `veil topics "
+                "plan`)",
+                code="not_authorized",
+            )
+    return ClientError(
+        f"Kafka at {bootstrap} answered with {type(error).__name__}: look at `veil status`", code="kafka_error"
+    )
+
+
+async def describe(options: Mapping[str, Any], topics: Iterable[str]) -> Cluster:
+    """Ask for the cluster's id and the partitions of those topics that are there. Raises ClientError: no broker."""
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+        cluster = str((await admin.describe_cluster())["cluster_id"])
+        rows = await admin.describe_topics(sorted(set(topics)))
+    except KafkaError as exc:
+        raise explain(exc, str(options["bootstrap_servers"])) from None
+    finally:
+        await admin.close()
+    return Cluster(cluster, {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0})
+
+
+async def started_consumer(options: Mapping[str, Any], *, group: str | None = None) -> AIOKafkaConsumer:
+    """A reader of committed records; without a group it leaves no trace on the broker."""
+    consumer = AIOKafkaConsumer(
+        **options,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=FETCH_BYTES_MAX,
+        fetch_max_wait_ms=POLL_MS,
+    )
+    try:
+        await consumer.start()
+    except BaseException as exc:
+        await consumer.stop()
+        if isinstance(exc, KafkaError):
+            raise explain(exc, str(options["bootstrap_servers"])) from None
+        raise
+    return consumer
+
+
+async def started_producer(options: Mapping[str, Any]) -> AIOKafkaProducer:
+    """A producer whose records are on all in-sync replicas when acknowledged, and written once in spite of retries."""
+    producer = AIOKafkaProducer(
+        **options,
+        acks="all",
+        enable_idempotence=True,
+        partitioner=StickyPartitioner(),
+        max_request_size=REQUEST_BYTES_MAX,
+        max_batch_size=256 << 10,
+        linger_ms=2,
+        request_timeout_ms=30_000,
+    )
+    try:
+        await producer.start()
+    except BaseException as exc:
+        await producer.stop()
+        if isinstance(exc, KafkaError):
+            raise explain(exc, str(options["bootstrap_servers"])) from None
+        raise
+    return producer
+
+
+def assign(consumer: AIOKafkaConsumer, starts: Offsets) -> None:
+    """Read these partitions from these offsets."""
+    consumer.assign(list(starts))
+    for partition, offset in starts.items():
+        consumer.seek(partition, offset)
+
+
+async def read(consumer: AIOKafkaConsumer, ends: Offsets | None = None) -> AsyncIterator[Any]:
+    """Every committed record of the assigned partitions below `ends`; without ends, for ever. By time within a batch.
+
+    Positions are compared, not the offsets of records: the last ones may be control records that are never returned.
+    """
+    while ends is None or await _behind(consumer, ends):
+        batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=1000)
+        for record in heapq.merge(*batches.values(), key=lambda one: one.timestamp):  # keeps each partition's order
+            if ends is None or record.offset < ends[TopicPartition(record.topic, record.partition)]:
+                yield record
+
+
+async def _behind(consumer: AIOKafkaConsumer, ends: Offsets) -> bool:
+    return any([await consumer.position(partition) < end for partition, end in ends.items()])

@@ -1,0 +1,100 @@
+"""Reading public output topics from the past on: verdicts, and the audit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from veilstream.client.kafka import POLL_MS, Offsets, assign, explain, read, started_consumer
+from veilstream.contracts.catalogue import AUDIT, VERDICTS
+from veilstream.contracts.errors import ClientError
+from veilstream.contracts.records import AuditEvent, Verdict
+
+if TYPE_CHECKING:
+    from veilstream.client.async_client import AsyncClient
+
+
+async def verdicts(
+    client: AsyncClient, *, follow: bool, since: datetime | None, tenant: str | None, group: str | None
+) -> AsyncIterator[Verdict]:
+    """Every committed verdict, in order within a conversation.
+
+    Without `since`: from now on when following, else everything the topic still holds. Without `follow` it ends at what
+    was there when it began. With a group, the members share the verdicts, progress is kept by the broker (a batch is noted
+    when the next one is asked for, so each verdict comes at least once), and it goes on where the group left off.
+    """
+    if group is not None:
+        if since is not None or not follow:
+            raise ClientError("a group follows from where it left off: leave out `since`, and set follow=True")
+        stream = _by_group(client, group)
+    else:
+        stream = _since(client, VERDICTS, since, None, follow=follow, from_now=follow)
+    decoder = await client.decoder()
+    async for record in stream:
+        verdict = await decoder.decode(record.value)
+        if tenant is None or verdict.tenant == tenant:
+            yield verdict
+
+
+async def audit(
+    client: AsyncClient, since: datetime, until: datetime | None, *, tenant: str | None
+) -> AsyncIterator[AuditEvent]:
+    """Events the broker received in [since, until); without `until`, up to now."""
+    if until is not None and until <= since:
+        raise ClientError("`until` must lie after `since`")
+    decoder = await client.decoder()
+    async for record in _since(client, AUDIT, since, until, follow=False, from_now=False):
+        event = await decoder.record(AuditEvent, record.value)
+        if tenant is None or event.tenant == tenant:
+            yield event
+
+
+async def _since(
+    client: AsyncClient, topic: str, since: datetime | None, until: datetime | None, *, follow: bool, from_now: bool
+) -> AsyncIterator[Any]:
+    async with _consumer(client) as consumer:
+        partitions = client.cluster.of(topic)
+        ends = await consumer.end_offsets(partitions)
+        if since is not None:
+            starts = await _at(consumer, since, ends)
+        else:
+            starts = ends if from_now else await consumer.beginning_offsets(partitions)
+        if until is not None:
+            ends = await _at(consumer, until, ends)
+        assign(consumer, starts)
+        async for record in read(consumer, None if follow else ends):
+            yield record
+
+
+async def _by_group(client: AsyncClient, group: str) -> AsyncIterator[Any]:
+    async with _consumer(client, group=group) as consumer:
+        consumer.subscribe([VERDICTS])
+        while True:
+            for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=500)).values():
+                for record in records:
+                    yield record
+            await consumer.commit()
+
+
+@asynccontextmanager
+async def _consumer(client: AsyncClient, *, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = await started_consumer(client.options, group=group)
+    try:
+        yield consumer
+    except KafkaError as exc:
+        raise explain(exc, str(client.options["bootstrap_servers"])) from None
+    finally:
+        await consumer.stop()
+
+
+async def _at(consumer: AIOKafkaConsumer, when: datetime, ends: Offsets) -> Offsets:
+    """The first offset of each partition whose broker time is not before `when`; the end where there is none."""
+    moment_ms = int(when.timestamp() * 1000)
+    found: dict[TopicPartition, Any] = await consumer.offsets_for_times(dict.fromkeys(ends, moment_ms))
+    return {partition: row.offset if (row := found.get(partition)) else end for partition, end in ends.items()}

@@ -1,0 +1,34 @@
+"""Canonical bytes of an audit event: the JSON Canonicalization Scheme (RFC 8785) of its fields.
+
+The log's leaf hash is SHA-256(0x00 || canonical bytes), as RFC 6962 has it, so that anyone can check an event without Avro.
+Actors are keyed pseudonyms: HMAC-SHA256 under the tenant's actor key, so that the log names nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import rfc8785
+
+from veilstream.contracts.mapping import to_plain
+from veilstream.contracts.records import AuditEvent
+
+LEAF_PREFIX = b"\x00"
+PSEUDONYM_HEX = 32
+"""128 bits: no two actors of a tenant meet by chance."""
+
+
+def canonical_bytes(event: AuditEvent) -> bytes:
+    """The bytes that are hashed, stored and proved."""
+    return rfc8785.dumps(to_plain(event))
+
+
+def leaf_hash(canonical: bytes) -> bytes:
+    """RFC 6962 leaf hash, 32 bytes."""
+    return hashlib.sha256(LEAF_PREFIX + canonical).digest()
+
+
+def actor_pseudonym(actor_key: bytes, actor: str) -> str:
+    """Keyed pseudonym of who did it; the same actor of the same tenant has the same one until the key is destroyed."""
+    return "actor_" + hmac.new(actor_key, actor.encode(), hashlib.sha256).hexdigest()[:PSEUDONYM_HEX]

@@ -1,0 +1,83 @@
+"""The topic catalogue (topics/catalogue.yaml), typed. Names of topics are written nowhere else in the code."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from veilstream.contracts.errors import ConfigError
+from veilstream.contracts.resources import data_path
+
+REQUESTS = "veil.requests"
+GATED = "veil.gated"
+ADMITTED = "veil.admitted"
+FINDINGS = "veil.findings"
+VERDICTS = "veil.verdicts"
+AUDIT = "veil.audit"
+DEAD_LETTERS = "veil.dead-letters"
+COMMANDS = "veil.commands"
+COMMAND_RESULTS = "veil.command.results"
+STATE = "veil.state"
+KEYS = "veil.keys"
+PUBLIC_KEYS = "veil.public-keys"
+SCHEMAS = "veil.schemas"
+QUOTAS = "veil.ingest.quotas"
+
+
+class Topic(BaseModel):
+    """One row of the catalogue; the fields are explained at its head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    about: str
+    schemas: tuple[str, ...]
+    key: str
+    partitions: Literal["chain"] | int
+    timestamps: Literal["LogAppendTime", "CreateTime"]
+    cleanup: Literal["delete", "compact"]
+    retention_hours: Literal["forever"] | int
+    max_bytes: int
+    visibility: Literal["public", "trusted"]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    reserved: bool = False
+
+    def partition_count(self, chain_partitions: int) -> int:
+        """Partitions on a cluster whose chain topics have `chain_partitions`."""
+        return chain_partitions if self.partitions == "chain" else self.partitions
+
+    def configs(self, *, replicas: int) -> dict[str, str]:
+        """Broker configuration of the topic; `replicas` sets how many must have a record before it counts as written."""
+        wanted = {
+            "cleanup.policy": self.cleanup,
+            "message.timestamp.type": self.timestamps,
+            "max.message.bytes": str(self.max_bytes),
+            "retention.ms": "-1" if self.retention_hours == "forever" else str(self.retention_hours * 3_600_000),
+            "min.insync.replicas": str(max(1, replicas - 1)),
+            "unclean.leader.election.enable": "false",
+        }
+        if self.visibility == "public" and {"clients", "operators"} & set(self.writers):
+            # The broker decompresses what they send and measures that: no batch inflates beyond max_bytes in an agent.
+            wanted |= {"compression.type": "uncompressed"}
+        if self.cleanup == "compact":  # small topics that are read from the start: keep them short
+            wanted |= {"segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1"}
+        return wanted
+
+
+class _Catalogue(BaseModel):
+    topics: tuple[Topic, ...]
+
+
+@cache
+def catalogue() -> dict[str, Topic]:
+    """Every topic by name. Raises ConfigError."""
+    path = data_path("topics", "catalogue.yaml")
+    try:
+        rows = _Catalogue.model_validate(yaml.safe_load(path.read_text())).topics
+    except (ValidationError, yaml.YAMLError) as exc:
+        raise ConfigError(f"topics/catalogue.yaml does not fit what its head says: {exc}") from exc
+    return {row.name: row for row in rows}

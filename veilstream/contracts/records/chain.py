@@ -1,0 +1,106 @@
+"""What travels on the trusted topics from gate to anonymization. Fields are explained in `schemas/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from veilstream.contracts.identity import Origin
+from veilstream.contracts.records.content import Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    tenant: str
+    origin: Origin
+    received_ms: int
+    lane: bytes
+    revision: int = 0
+    supersedes: str | None = None
+    request_id: str | None = None
+    policy: str | None = None
+    mode: str | None = None
+    format_check: bool = True
+    cache: bool = True
+    routing: bool = True
+    characters: int = 0
+    traceparent: str | None = None
+    state_offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    code: str
+    reason: str
+    fault: str = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    envelope: Envelope
+    payload: Sealed | None = None
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPin:
+    policy: str
+    version: str
+    digest: str
+    state_offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    envelope: Envelope
+    payload: Sealed | None = None
+    refusals: tuple[Refusal, ...] = ()
+    policy: PolicyPin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    type: str
+    path: str
+    start: int
+    end: int
+    score: float
+    source: str
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Threat:
+    category: str
+    path: str
+    start: int
+    end: int
+    confidence: float
+    source: str
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    envelope: Envelope
+    payload: Sealed | None = None
+    refusals: tuple[Refusal, ...] = ()
+    policy: PolicyPin | None = None
+    findings: tuple[Finding, ...] = ()
+    threats: tuple[Threat, ...] = ()
+    lineage: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaCounts:
+    tenant: str
+    last_offset: int
+    second_start_ms: int = 0
+    second_count: int = 0
+    minute_start_ms: int = 0
+    minute_count: int = 0
+    minute_characters: int = 0
+    day_start_ms: int = 0
+    day_count: int = 0
+    day_characters: int = 0
+    total_count: int = 0

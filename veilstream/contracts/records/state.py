@@ -1,0 +1,104 @@
+"""Commands, and the state they lead to: tenants, policies, keys. Fields are explained in `schemas/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    id: str
+    kind: str
+    actor: str
+    tenant: str | None = None
+    body: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    command: str
+    kind: str
+    status: str
+    tenant: str | None = None
+    code: str | None = None
+    reason: str = ""
+    body: str = "{}"
+    offset: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    tenant: str
+    key_id: str
+    public_key: bytes
+    changed_ms: int
+    changed_offset: int
+    name: str = ""
+    tier: str = "starter"
+    status: str = "active"
+    region: str = "eu"
+    compliance: str = "basic"
+    verdict_key: bytes | None = None
+    allowed_policies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    policy: str
+    version: str
+    digest: str
+    document: str
+    author: str
+    created_ms: int
+    status: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveFrom:
+    policy: str
+    version: str
+    digest: str
+    from_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    tenant: str
+    current: ActiveFrom
+    former: tuple[ActiveFrom, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    rollout: str
+    policy: str
+    from_version: str
+    to_version: str
+    strategy: str
+    share: float
+    status: str
+    changed_ms: int
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    key_id: str
+    tenant: str
+    scope: str
+    service: str
+    service_key: str
+    created_ms: int
+    owner: str | None = None
+    parent: str | None = None
+    wrapped: bytes | None = None
+    version: int = 1
+    status: str = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    tenant: str
+    key_id: str
+    suite: str
+    public_key: bytes

@@ -1,0 +1,101 @@
+"""The three calls a pool worker serves: `load` once, then `detect`, and `lineage`.
+
+A worker process holds one engine, in a module global: a process pool can hand nothing else to the functions it calls.
+Importing this module is cheap: `load` imports spaCy and Presidio, after it has set what they read when imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest, TextField
+
+if TYPE_CHECKING:
+    from veilstream.detection.pii.configuration import Sources
+    from veilstream.detection.pii.search import PiiSearch
+    from veilstream.detection.threats.scan import ThreatScan
+
+WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-0123 or write to ann@example.com."
+"""Takes every path once (model, context words, phone metadata, suffix list), so that the first record is not slow."""
+
+
+class _Engine(NamedTuple):
+    nlp_config: str | None
+    sources: Sources
+    pii: PiiSearch
+    threats: ThreatScan
+
+
+_engine: _Engine | None = None
+
+
+def load(nlp_config: str | None) -> None:
+    """Build this process's engine from a Presidio configuration (file or folder; None: ours) and warm it up.
+
+    Does nothing when this process has it already. Raises `ConfigError` when the configuration or the rules are wrong.
+    Call it before anything imports numpy, else the number of its threads stays as it is.
+    """
+    global _engine  # noqa: PLW0603 - the pool's workers share nothing else between calls
+    if _engine is not None and _engine.nlp_config == nlp_config:
+        return
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(threads, "1")  # the pool is the parallelism; more threads only wait for each other
+
+    from veilstream.detection.pii.configuration import build, silence, sources
+    from veilstream.detection.threats.rules import load_rules
+
+    origin = sources(nlp_config)
+    threats = load_rules()
+    timeouts = silence()
+    analyzer = build(origin)
+
+    from veilstream.detection.pii.search import PiiSearch
+    from veilstream.detection.threats.scan import ThreatScan
+
+    _engine = _Engine(nlp_config, origin, PiiSearch(analyzer, timeouts), ThreatScan(threats))
+    warm_up = [
+        DetectionRequest((TextField("text", WARM_UP),), DetectionConfig(language=language))
+        for language in analyzer.supported_languages
+    ]
+    detect(warm_up)
+
+
+def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
+    """What each request's texts hold, in the batch's order; how requests are batched changes nothing.
+
+    Raises `TenantError` for an entity or language the engine has not (`unsupported_entity`, `unsupported_language`) and
+    `RecordError` (`pattern_timeout`) when a text makes a pattern run out of time. Then nothing of the batch is
+    answered, and the caller asks again record by record.
+    """
+    engine = _loaded()
+    texts = [(text, request.config) for request in batch for text in request.fields]
+    per_text = iter(engine.pii.find(texts))
+    detections = []
+    for request in batch:
+        findings = tuple(finding for _ in request.fields for finding in next(per_text))
+        threats = tuple(threat for text in request.fields for threat in engine.threats.scan(text, request.config))
+        detections.append(Detection(findings, threats))
+    return detections
+
+
+def supported_entities(language: str = "en") -> tuple[str, ...]:
+    """Every entity a policy may ask for in `language`, sorted. Raises `TenantError` for an unknown language."""
+    return _loaded().pii.supported(language)
+
+
+def lineage(nlp_config: str | None) -> dict[str, str]:
+    """What made the findings: versions, and digests of models, recognizers and rules (see `lineage.py`)."""
+    load(nlp_config)
+    engine = _loaded()
+
+    from veilstream.detection.lineage import describe
+
+    return describe(engine.pii.analyzer, engine.threats.rules)
+
+
+def _loaded() -> _Engine:
+    if _engine is None:
+        raise RuntimeError("detection is not loaded in this process: call load(), as the pool's initializer does")
+    return _engine

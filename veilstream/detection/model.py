@@ -1,0 +1,46 @@
+"""What detection takes and gives: plain values that pickle well. No spaCy and no Presidio may be imported here,
+because the agent's main process imports this module and holds no model.
+
+Every offset counts Unicode code points in the text of its field; `end` is exclusive. No result holds a value that was
+found: who needs it cuts it out of the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from veilstream.contracts.content import TextField
+from veilstream.contracts.records import Finding, Threat
+
+__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "TextField", "Threat"]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionConfig:
+    """What a policy asks of detection. Hashable: texts with equal configs share a batch."""
+
+    language: str = "en"
+    entities: tuple[str, ...] | None = None
+    """PII entities to look for; None: all that the engine supports; empty: no search for PII."""
+    score_threshold: float | None = None
+    """Least score of a finding; overrides every threshold of the Presidio configuration. None: those rule."""
+    threats: bool = True
+    """Look for the four families of threats."""
+    format_check: bool = True
+    """Report dangerous markup (script tags, `javascript:`, template braces, …)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionRequest:
+    """One record's texts and what to look for in them."""
+
+    fields: tuple[TextField, ...]
+    config: DetectionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """What was found in one record: by field in the request's order; in a field as Presidio and the rules order it."""
+
+    findings: tuple[Finding, ...]
+    threats: tuple[Threat, ...]

@@ -1,0 +1,1 @@
+"""What the gate knows of input: how to read it, and what it may be."""

@@ -1,0 +1,126 @@
+"""What a command's body may hold, by kind, and the JSON in which answers tell of state."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pydantic import Strict as StrictType
+
+from veilstream.contracts.records import ActiveFrom, PolicyVersion, Tenant
+from veilstream.policy.actions import Text
+from veilstream.policy.document import PolicyId, VersionText
+from veilstream.policy.edge import Strict, form, read_json
+from veilstream.tenancy.tiers import Compliance, Region, TierName
+
+PUBLIC_KEY_BYTES = 32  # X25519
+
+
+def _public_key(value: str) -> str:
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != PUBLIC_KEY_BYTES:
+        raise form(f"an X25519 public key: base64 of {PUBLIC_KEY_BYTES} bytes")
+    return value
+
+
+def _document(value: Any) -> dict[str, Any] | str:
+    if not isinstance(value, dict | str):
+        raise form("the policy as an object, or as the text of its YAML or JSON file")
+    return value
+
+
+def _as_set(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+class Nothing(Strict):
+    """A body without fields: what the command is about stands in its envelope."""
+
+
+class TenantCreate(Strict):
+    """A new tenant's configuration."""
+
+    name: Annotated[Text, Field(max_length=200)] = ""
+    tier: TierName = "starter"
+    region: Region = "eu"
+    compliance: Compliance = "basic"
+    verdict_key: Annotated[str, AfterValidator(_public_key)] | None = None
+    allowed_policies: Annotated[
+        tuple[PolicyId, ...], StrictType(False), Field(max_length=100), AfterValidator(_as_set)
+    ] = ()
+
+    @property
+    def verdict_key_bytes(self) -> bytes | None:
+        """The consumer's public key."""
+        return None if self.verdict_key is None else base64.b64decode(self.verdict_key)
+
+
+class PolicySet(Strict):
+    """A new version: the document as an object, or as the text of a YAML or JSON file."""
+
+    document: Annotated[Any, AfterValidator(_document)]
+    activate: bool = False
+
+
+class Named(Strict):
+    """A version by its name."""
+
+    policy: PolicyId
+    version: VersionText
+
+
+class PolicyActivate(Named):
+    """The version to put in force; with `replaces`, only if that one is in force now."""
+
+    replaces: Named | None = None
+
+
+class PolicyShow(Strict):
+    """A version by its name; empty: what is active for the command's tenant."""
+
+    policy: PolicyId | None = None
+    version: VersionText | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.policy is None) != (self.version is None):
+            raise form("a body with both policy and version, or neither")
+        return self
+
+
+def tenant_json(tenant: Tenant) -> dict[str, Any]:
+    """A tenant's configuration as an answer tells it; keys are public ones, base64."""
+    return {
+        "tenant": tenant.tenant, "name": tenant.name, "tier": tenant.tier, "status": tenant.status,
+        "region": tenant.region, "compliance": tenant.compliance, "key_id": tenant.key_id,
+        "public_key": _b64(tenant.public_key), "verdict_key": _b64(tenant.verdict_key),
+        "allowed_policies": list(tenant.allowed_policies), "changed_ms": tenant.changed_ms,
+        "changed_offset": tenant.changed_offset,
+    }  # fmt: skip
+
+
+def active_json(active: ActiveFrom) -> dict[str, Any]:
+    """A version and since when it is in force."""
+    return {
+        "policy": active.policy, "version": active.version, "digest": active.digest, "from_ms": active.from_ms,
+    }  # fmt: skip
+
+
+def version_json(row: PolicyVersion, *, document: bool) -> dict[str, Any]:
+    """A policy version, with its document or without."""
+    told: dict[str, Any] = {
+        "policy": row.policy, "version": row.version, "digest": row.digest, "status": row.status,
+        "author": row.author, "created_ms": row.created_ms,
+    }  # fmt: skip
+    if document:
+        told["document"] = read_json(row.document, what="the stored policy", code="invalid_policy")
+    return told
+
+
+def _b64(raw: bytes | None) -> str | None:
+    return None if raw is None else base64.b64encode(raw).decode()

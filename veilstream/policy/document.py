@@ -1,0 +1,211 @@
+"""A policy as users write it: which entities to look for, what to do with each, and when to block or review.
+
+`parse_policy` checks it at the edge; from there on it is a frozen `Policy`. Its digest is the SHA-256 of its canonical JSON
+(RFC 8785) with every default written out, so that two ways of writing the same policy have one digest, and a stored
+version keeps its meaning when a later release has other defaults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import rfc8785
+from pydantic import AfterValidator, Field, model_validator
+from pydantic import Strict as StrictType
+
+from veilstream.contracts.errors import ConfigError, RecordError
+from veilstream.policy.actions import ACTION_NAMES, Action, Replace, Text
+from veilstream.policy.edge import Strict, checked, form, read_json, read_yaml
+from veilstream.policy.version import POLICY_ID_FORM, VERSION_FORM, is_policy_id, is_version
+
+DEFAULT = "default"
+POLICIES = Path(__file__).parent
+"""Folder of the policies that come with Veilstream."""
+DOCUMENT_BYTES_MAX = 256 << 10
+"""A version travels in one record of veil.state and in one answer to `policy.show`, both at most 1 MiB."""
+INVALID = "invalid_policy"
+Mode = Literal["strict", "moderate", "permissive"]
+_MODES: tuple[Mode, ...] = get_args(Mode)
+"""The strictest first."""
+_ENTITY = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+
+def _policy_id(value: str) -> str:
+    if not is_policy_id(value):
+        raise form(POLICY_ID_FORM)
+    return value
+
+
+def _version(value: str) -> str:
+    if not is_version(value):
+        raise form(VERSION_FORM)
+    return value
+
+
+def _entity(value: str) -> str:
+    if not _ENTITY.fullmatch(value):
+        raise form("an entity name: upper case letters, digits and _, as EMAIL_ADDRESS")
+    return value
+
+
+def _language(value: str) -> str:
+    if not re.fullmatch("[a-z]{2}", value):
+        raise form("a language code of two letters, as en")
+    return value
+
+
+def _as_set(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))
+
+
+PolicyId = Annotated[str, AfterValidator(_policy_id)]
+VersionText = Annotated[str, AfterValidator(_version)]
+Entity = Annotated[str, AfterValidator(_entity)]
+Entities = Annotated[tuple[Entity, ...], StrictType(False), Field(max_length=500), AfterValidator(_as_set)]
+"""A set of entity names: sorted, so that their order in the file changes no digest."""
+Confidence = Annotated[float, Field(ge=0, le=1)]
+
+
+class DetectionPart(Strict):
+    """What to look for."""
+
+    language: Annotated[str, AfterValidator(_language)] = "en"
+    entities: Entities | None = None
+    """None: all that the engine knows, own recognizers too; empty: no search for PII."""
+    score_threshold: Confidence = 0.35
+    threats: bool = True
+    mode: Mode = "moderate"
+    unnamed_fields: Literal["judged", "trusted"] = "judged"
+    """Of a document with `text_fields`: whether the fields it does not name are judged too. A sender may not decide that."""
+
+
+class Thresholds(Strict):
+    """From which confidence of the surest threat on a record is for review, or blocked."""
+
+    review: Confidence
+    block: Confidence
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.review > self.block:
+            raise form("a pair with review at most block")
+        return self
+
+
+class ModeThresholds(Strict):
+    """Thresholds by mode; a stricter mode never has a higher one, since a request may ask for a stricter mode."""
+
+    strict: Thresholds = Thresholds(review=0.3, block=0.6)
+    moderate: Thresholds = Thresholds(review=0.5, block=0.8)
+    permissive: Thresholds = Thresholds(review=0.7, block=0.95)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        rows = (self.strict, self.moderate, self.permissive)
+        for values in ([row.review for row in rows], [row.block for row in rows]):
+            if values != sorted(values):
+                raise form("thresholds with strict at most moderate at most permissive, for review and for block")
+        return self
+
+
+class DecisionPart(Strict):
+    """When a record is blocked or for review; everything else is allowed, with its actions applied."""
+
+    thresholds: ModeThresholds = ModeThresholds()
+    block_entities: Entities = ()
+    review_entities: Entities = ()
+
+
+class Policy(Strict):
+    """One version of a policy."""
+
+    id: PolicyId
+    version: VersionText
+    name: Annotated[Text, Field(max_length=200)] = ""
+    description: Annotated[Text, Field(max_length=2_000)] = ""
+    detection: DetectionPart = DetectionPart()
+    actions: Annotated[Mapping[Entity, Action], Field(max_length=500)] = {}
+    default_action: Action = Replace()
+    decision: DecisionPart = DecisionPart()
+
+    @model_validator(mode="after")
+    def _entities_fit(self) -> Self:
+        decision, looked_for = self.decision, self.detection.entities
+        if set(decision.block_entities) & set(decision.review_entities):
+            raise form("a policy whose decision.block_entities and decision.review_entities share no entity")
+        named = {
+            "actions": self.actions,
+            "decision.block_entities": decision.block_entities,
+            "decision.review_entities": decision.review_entities,
+        }
+        for field, names in named.items():  # else a misspelt entity would silently have no effect
+            if looked_for is not None and not set(names) <= set(looked_for):
+                raise form(f"a policy whose {field} names only entities of detection.entities")
+        return self
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """Canonical JSON, every default written out."""
+        return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex."""
+        return digest_of_document(self.canonical)
+
+    def action_for(self, entity: str) -> Action:
+        """What is done with a finding of this entity."""
+        return self.actions.get(entity, self.default_action)
+
+    def mode(self, requested: str | None) -> Mode:
+        """The stricter of the policy's mode and the one a request asks for: a request can tighten a policy, never
+        loosen it. A mode this release does not know counts as strict."""
+        if requested is None:
+            return self.detection.mode
+        asked: Mode = next((mode for mode in _MODES if mode == requested), "strict")
+        return min(self.detection.mode, asked, key=_MODES.index)
+
+    def thresholds(self, requested: str | None = None) -> Thresholds:
+        """Thresholds of the mode that holds for a request."""
+        rows: dict[Mode, Thresholds] = {
+            "strict": self.decision.thresholds.strict,
+            "moderate": self.decision.thresholds.moderate,
+            "permissive": self.decision.thresholds.permissive,
+        }
+        return rows[self.mode(requested)]
+
+
+def digest_of_document(canonical: bytes) -> str:
+    """SHA-256 hex of a stored document, by its bytes: a stored version is never written anew to check it."""
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def parse_policy(source: str | bytes | Mapping[str, Any]) -> Policy:
+    """YAML or JSON text, or an object parsed already → Policy. Raises RecordError `invalid_policy`: which field, and what
+    is allowed there; never a value."""
+    raw: object = source
+    if isinstance(source, str | bytes):
+        if len(source) > DOCUMENT_BYTES_MAX:
+            raise RecordError(f"the policy has more than {DOCUMENT_BYTES_MAX} bytes: make it shorter", code=INVALID)
+        opening = source.lstrip()[:1]
+        read = read_json if opening in ("{", b"{") else read_yaml
+        raw = read(source, what="the policy", code=INVALID)
+    policy = checked(Policy, raw, what="the policy", code=INVALID, tags=ACTION_NAMES)
+    if len(policy.canonical) > DOCUMENT_BYTES_MAX:
+        raise RecordError(f"the policy has more than {DOCUMENT_BYTES_MAX} bytes: make it shorter", code=INVALID)
+    return policy
+
+
+@cache
+def shipped(name: str = DEFAULT) -> Policy:
+    """A policy that comes with Veilstream: `default` or `patterns`. Raises ConfigError."""
+    path = POLICIES / f"{name}.yaml"
+    try:
+        return parse_policy(path.read_bytes())
+    except (OSError, RecordError) as exc:
+        raise ConfigError(f"veilstream/policy/{path.name} is missing or damaged: install veilstream again") from exc

@@ -1,0 +1,71 @@
+"""What stands on `veil.state`: its keys, and its rows read through the codec. One partition, one order.
+
+tenant/T      Tenant         configuration of tenant T; T is empty for the operations key's row
+policy/P/V    PolicyVersion  version V of policy P; never changed once it stands there
+active/T      Activation     what T's records are judged under, and since when
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.records import Activation, PolicyVersion, Tenant
+
+R = TypeVar("R")
+_POLICY = b"policy/"
+
+
+def tenant_key(tenant: str) -> bytes:
+    """Key of a tenant's row."""
+    return b"tenant/" + tenant.encode()
+
+
+def active_key(tenant: str) -> bytes:
+    """Key of a tenant's activation."""
+    return b"active/" + tenant.encode()
+
+
+def version_key(policy: str, version: str) -> bytes:
+    """Key of a policy version."""
+    return _POLICY + f"{policy}/{version}".encode()
+
+
+def version_of_key(key: bytes) -> tuple[str, str] | None:
+    """Policy id and version of a `policy/P/V` key; None for any other key."""
+    if not key.startswith(_POLICY):
+        return None
+    policy, _, version = key.removeprefix(_POLICY).decode().partition("/")
+    return policy, version
+
+
+class State:
+    """Rows of `veil.state`, decoded when asked for. Lookups raise WorldError for a row of a schema not known here yet."""
+
+    def __init__(self, codec: Codec, rows: Mapping[bytes, bytes]) -> None:
+        self._codec = codec
+        self._rows = rows
+
+    def tenant(self, tenant: str) -> Tenant | None:
+        """A tenant's configuration."""
+        return self.row(Tenant, tenant_key(tenant))
+
+    def activation(self, tenant: str) -> Activation | None:
+        """What a tenant's records are judged under."""
+        return self.row(Activation, active_key(tenant))
+
+    def version(self, policy: str, version: str) -> PolicyVersion | None:
+        """A policy version."""
+        return self.row(PolicyVersion, version_key(policy, version))
+
+    def versions(self) -> Iterator[PolicyVersion]:
+        """Every policy version; reads every key, so it is for operators' questions only."""
+        for key in self._rows:
+            if version_of_key(key) is not None and (row := self.row(PolicyVersion, key)) is not None:
+                yield row
+
+    def row(self, cls: type[R], key: bytes) -> R | None:
+        """The record under a key."""
+        raw = self._rows.get(key)
+        return None if raw is None else self._codec.decode(cls, raw)

@@ -1,0 +1,155 @@
+"""Faust as the carrier: it joins the group, assigns, fetches and streams. Publishing, committing and tables are not its own.
+
+Together with faust_consumer.py this is all that knows Faust's inside, so it is tied to the exact versions it was written
+against. What it works around here:
+
+- Recovery resumes partitions before it seeks, and loses what came between: the end of an assignment is ordered anew.
+- Starting waits a second for tables that Faust does not have here.
+- Faust's own producer is never used, so it is not started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any, Final
+
+import faust
+from aiokafka.errors import IllegalStateError
+from faust.app.base import BootStrategy
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
+from faust.types import TP
+from mode import Service
+
+from veilstream.contracts.errors import ConfigError
+from veilstream.runtime.faust_consumer import Transport
+
+WRITTEN_FOR: Final = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
+POLL_RECORDS: Final = 1000
+
+
+def require_versions() -> None:
+    """Refuse other versions: each override relies on how exactly these two work inside."""
+    for package, wanted in WRITTEN_FOR.items():
+        if (found := version(package)) != wanted:
+            raise ConfigError(
+                f"{package} {found} is installed, veilstream/runtime/faust_app.py is written for {wanted}: install "
+                f"{package}=={wanted}, or go through that module, faust_consumer.py and their tests and edit WRITTEN_FOR"
+            )
+
+
+class OrderedRecovery(Recovery):
+    """What follows an assignment: the runtime opens the partitions, and only then anything flows."""
+
+    @Service.task
+    async def _restart_recovery(self) -> None:
+        while not self.should_stop:
+            if await self.wait_for_stopped(self.signal_recovery_start):
+                return
+            self.signal_recovery_start.clear()
+            try:
+                await self._wait(self._take_over())
+            except (RebalanceAgain, IllegalStateError):
+                continue  # the assignment that follows signals again
+            except ServiceStopped:
+                return
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the process ends
+                self.app.on_lost(exc)
+                return
+
+    async def _take_over(self) -> None:
+        app, consumer = self.app, self.app.consumer
+        if app.rebalancing_count != app.assigned_count:
+            return  # the next rebalance has begun, and signals when it ends
+        assignment = consumer.assignment()
+        if not await app.on_take_over(assignment):
+            return
+        await app.on_rebalance_complete.send()
+        if app.rebalancing_count != app.assigned_count:
+            return
+        self.completed.set()
+        app.flow_control.resume()
+        consumer.resume_partitions(assignment)
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+
+    @Service.task
+    async def _slurp_changelogs(self) -> None:
+        """No Faust tables, so no changelogs to read."""
+
+    @Service.task
+    async def _publish_stats(self) -> None:
+        """No Faust tables, so no statistics."""
+
+
+class Tables(TableManager):
+    """Faust's table manager with no table in it."""
+
+    _recovery: OrderedRecovery | None = None
+
+    @property
+    def recovery(self) -> OrderedRecovery:
+        if self._recovery is None:
+            self._recovery = OrderedRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class Boot(BootStrategy):
+    """Without Faust's producer and web server."""
+
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class FaustApp(faust.App):
+    """faust.App with hooks instead of Faust's own delivery. Subclass it: see veilstream/runtime/engine.py."""
+
+    BootStrategy = Boot
+
+    def __init__(self, group: str, **conf: Any) -> None:
+        require_versions()
+        self.assigned_count = 0
+        super().__init__(
+            group,
+            TableManager=Tables,
+            store="memory://",
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="none",
+            broker_max_poll_records=POLL_RECORDS,
+            **conf,
+        )
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
+
+    @property
+    def consumer_started(self) -> bool:
+        return self._consumer is not None and self._consumer.reading._consumer is not None
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super()._on_partitions_revoked(revoked)
+        await self.on_let_go()
+
+    async def _on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.assigned_count = self.rebalancing_count
+        await super()._on_partitions_assigned(assigned, generation_id)
+
+    async def on_take_over(self, assignment: Iterable[TP]) -> bool:
+        """Called after an assignment, with flow off. When it returns True, flow goes on."""
+        return True
+
+    async def on_let_go(self) -> None:
+        """Called before partitions are given away, with flow off. When it returns, others may have them."""
+
+    def on_lost(self, exc: BaseException) -> None:
+        """Called when taking over failed: the process must end."""

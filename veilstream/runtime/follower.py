@@ -1,0 +1,111 @@
+"""Follow a compacted topic: read it whole, then stay with it. Used by agents and clients; no group, no Faust.
+
+"Whole" is by position: the last offsets of a partition may be control records, which a reader never returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from veilstream.contracts.errors import ConfigError, WorldError
+from veilstream.contracts.step import Record
+from veilstream.runtime.kafka import partitions_of, reader
+
+_POLL_MS: Final = 200
+
+
+def to_record(raw: ConsumerRecord) -> Record:
+    """A client's record in our own words."""
+    return Record(raw.topic, raw.partition, raw.offset, raw.timestamp, raw.key, raw.value, tuple(raw.headers))
+
+
+class Follower:
+    """Calls `apply` with every record of the topic, in order within a partition. An exception in it ends the follower.
+
+    `apply` runs on the event loop and must be quick; the view it fills is then read by steps without locks.
+    """
+
+    def __init__(self, topic: str, apply: Callable[[Record], None]) -> None:
+        self.topic = topic
+        self._apply = apply
+        self._positions: dict[int, int] = {}
+        self._moved = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._caught_up: asyncio.Future[None] | None = None
+
+    async def start(self, options: Mapping[str, Any], timeout_s: float = 120.0) -> None:
+        """Return when everything that was in the topic at this moment is applied."""
+        self._caught_up = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._follow(options, self._caught_up), name=f"follow {self.topic}")
+        await asyncio.wait([self._task, self._caught_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            await self._task
+        if not self._caught_up.done():
+            await self.stop()
+            raise WorldError(f"topic {self.topic} was not read to its end within {timeout_s:.0f} s")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The reading itself: it ends only by `stop` or with the exception that `apply` or the broker raised."""
+        if self._task is None:
+            raise RuntimeError(f"the follower of {self.topic} is not started")
+        return self._task
+
+    @property
+    def caught_up(self) -> bool:
+        return self._caught_up is not None and self._caught_up.done()
+
+    def position(self, partition: int = 0) -> int:
+        """The offset of the next record: everything below it is applied."""
+        return self._positions.get(partition, 0)
+
+    async def wait_until(self, predicate: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the view answers yes, looking again after everything applied. False: it did not in time."""
+        try:
+            async with asyncio.timeout(timeout_s), self._moved:
+                await self._moved.wait_for(predicate)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _follow(self, options: Mapping[str, Any], caught_up: asyncio.Future[None]) -> None:
+        source = reader(options)
+        await source.start()
+        try:
+            partitions = await self._partitions(options)
+            source.assign(partitions)
+            await source.seek_to_beginning(*partitions)
+            ends = await source.end_offsets(partitions)
+            while True:
+                for tp, records in (await source.getmany(timeout_ms=_POLL_MS, max_records=2000)).items():
+                    for raw in records:
+                        self._apply(to_record(raw))
+                        self._positions[tp.partition] = raw.offset + 1
+                    await self._notify()
+                if not caught_up.done():
+                    reached = [await source.position(tp) >= ends[tp] for tp in partitions]
+                    if all(reached):
+                        self._positions |= {tp.partition: await source.position(tp) for tp in partitions}
+                        await self._notify()
+                        caught_up.set_result(None)
+        finally:
+            await source.stop()
+
+    async def _partitions(self, options: Mapping[str, Any]) -> list[TopicPartition]:
+        numbers = await partitions_of(options, self.topic)
+        if not numbers:
+            raise ConfigError(f"topic {self.topic} does not exist on this cluster: make it from topics/catalogue.yaml")
+        return [TopicPartition(self.topic, number) for number in sorted(numbers)]
+
+    async def _notify(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()

@@ -1,0 +1,103 @@
+"""What every Kafka client of this process is told about the cluster, and the readers and producers we make of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import aiokafka.producer.sender
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, KafkaError, UnsupportedVersionError
+
+from veilstream.contracts.errors import ConfigError, WorldError
+from veilstream.settings import Settings
+
+OUTPUT_BYTES_MAX: Final = 4 << 20
+"""The limit of the trusted topics; public ones are smaller and refuse by themselves."""
+
+# A transaction that follows another waits for the former's markers; aiokafka asks again after 20 ms, the broker needs 2.
+aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.004
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Address and (later) credentials, as keyword arguments of aiokafka's clients."""
+    return {"bootstrap_servers": settings.bootstrap}
+
+
+def reader(options: Mapping[str, Any]) -> AIOKafkaConsumer:
+    """A reader without a group, of committed records only."""
+    return AIOKafkaConsumer(
+        **options,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=OUTPUT_BYTES_MAX,
+        fetch_max_wait_ms=500,
+    )
+
+
+async def partitions_of(options: Mapping[str, Any], topic: str) -> Sequence[int]:
+    """Numbers of a topic's partitions; none where there is no such topic. A consumer without topics knows none of them."""
+    admin = AIOKafkaAdminClient(**options)
+    await admin.start()
+    try:
+        rows = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    return [partition["partition"] for row in rows if row["error_code"] == 0 for partition in row["partitions"]]
+
+
+def transactional_id(group: str, source: TopicPartition) -> str:
+    """One identity per group and input partition, whoever owns it: a new owner's producer fences the former one's."""
+    return f"{group}-{source.topic}-{source.partition}"
+
+
+async def fence(options: Mapping[str, Any], identity: str, transaction_timeout_s: float) -> AIOKafkaProducer:
+    """A producer of this identity. Once started, no former one can commit, and what it left open is aborted."""
+    producer = AIOKafkaProducer(
+        **options,
+        transactional_id=identity,
+        transaction_timeout_ms=int(transaction_timeout_s * 1000),
+        acks="all",
+        max_batch_size=256 << 10,
+        max_request_size=OUTPUT_BYTES_MAX,
+        retry_backoff_ms=20,
+    )
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
+
+
+async def require_transactions(options: Mapping[str, Any], group: str, instance: str, timeout_s: float = 30.0) -> None:
+    """Refuse a broker that cannot do transactions: there is no weaker mode."""
+    where = f"the broker at {options['bootstrap_servers']} (setting VEIL_BOOTSTRAP)"
+    try:
+        async with asyncio.timeout(timeout_s):
+            producer = await fence(options, f"{group}-probe-{instance}", 10.0)
+            await producer.stop()
+    except TimeoutError:
+        raise ConfigError(
+            f"{where} did not open a transaction within {timeout_s:.0f} s. Veilstream needs Kafka transactions: look at "
+            "transaction.state.log.replication.factor and min.isr (both at most the number of brokers)."
+        ) from None
+    except (IncompatibleBrokerVersion, UnsupportedVersionError) as exc:
+        raise ConfigError(
+            f"{where} refuses transactions ({type(exc).__name__}). Veilstream has no weaker mode: use Apache Kafka 2.5 or newer."
+        ) from None
+    except KafkaConnectionError:
+        raise WorldError(
+            f"no Kafka broker answers at {options['bootstrap_servers']}: start it, or set VEIL_BOOTSTRAP",
+            code="no_broker",
+        ) from None
+    except KafkaError as exc:
+        if exc.retriable:
+            raise
+        raise ConfigError(
+            f"{where} refuses transactions ({type(exc).__name__}). "
+            f"This agent's principal needs Write and Describe on TransactionalId {group}-*."
+        ) from None

@@ -1,0 +1,222 @@
+"""The partitions this process owns: opened in one fixed order after an assignment, closed before they go to another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from veilstream.runtime.agent import Agent
+from veilstream.runtime.ending import Ending, RuntimeExit
+from veilstream.runtime.kafka import fence, transactional_id
+from veilstream.runtime.lane import Lane, Limits, Valve
+from veilstream.runtime.table import Part, restore
+from veilstream.telemetry.metrics import RuntimeMetrics
+
+T = TypeVar("T")
+log = structlog.get_logger("veilstream.runtime")
+
+DRAIN_S: Final = 10.0
+"""How long a step may take to end when its partition goes away; less than Faust's rebalance timeout of 60 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the consumer knows of a partition: next offset to fetch, last stable offset, last offset it handed out."""
+
+    position: int
+    end: int
+    last: int
+
+
+class Carrier(Valve, Protocol):
+    """What the runtime asks of whoever reads for it (Faust)."""
+
+    async def committed(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]: ...
+
+    async def bounds(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]: ...
+
+    async def seek(self, offsets: Mapping[TopicPartition, int]) -> None: ...
+
+    async def progress(self) -> Mapping[TopicPartition, Progress]: ...
+
+
+class Partitions(Generic[T]):
+    """The lanes of one agent, by input partition."""
+
+    def __init__(
+        self,
+        agent: Agent[T],
+        carrier: Carrier,
+        *,
+        options: Mapping[str, Any],
+        limits: Limits,
+        transaction_timeout_s: float,
+        metrics: RuntimeMetrics,
+        ending: Ending,
+    ) -> None:
+        self.lanes: dict[TopicPartition, Lane[T]] = {}
+        self._agent, self._carrier = agent, carrier
+        self._options, self._limits, self._transaction_timeout_s = options, limits, transaction_timeout_s
+        self._metrics, self._ending = metrics, ending
+        self._turn = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+
+    async def open(self, sources: Collection[TopicPartition]) -> bool:
+        """Take partitions over; False if they were taken away again meanwhile. The order is the promise.
+
+        1. Fence: start their transactional producers; former owners cannot commit any more.
+        2. Restore the table's parts from the changelog, to which nobody can add any more.
+        3. Claim the sink, whose offset nobody else can move any more.
+        4. Read the committed offsets, which nobody else can move any more.
+        5. Check them against what the log still holds: retention must not have skipped records in silence.
+        6. Seek the consumer there, before anything flows.
+        7. Start a lane for each.
+        """
+        opening = self._opening = asyncio.create_task(self._open(sorted(sources)), name="open partitions")
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            await self._stop_opening()
+            raise
+        if opening.cancelled():
+            return False
+        opening.result()
+        return True
+
+    async def close(self) -> None:
+        """Finish the batches in work, then let go of everything: after this another worker may own the partitions."""
+        await self._stop_opening()
+        async with self._turn:
+            await self._close()
+
+    async def progress(self) -> Mapping[TopicPartition, Progress]:
+        return await self._carrier.progress()
+
+    async def _close(self) -> None:
+        lanes, self.lanes = list(self.lanes.values()), {}
+        await asyncio.gather(*(lane.drain(DRAIN_S) for lane in lanes))
+        await asyncio.gather(*(lane.producer.stop() for lane in lanes))
+        for lane in lanes:
+            self._metrics.forget(*lane.source)
+
+    async def _stop_opening(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+
+    async def _open(self, sources: list[TopicPartition]) -> None:
+        async with self._turn:
+            await self._close()
+            producers = await self._fence_all(sources)  # 1
+            try:
+                parts = await self._restore(sources)  # 2
+                stored = await self._claim(sources)  # 3
+                committed = await self._carrier.committed(sources)  # 4
+                starts = await self._starts(sources, committed, stored)  # 5
+                await self._carrier.seek({source: min(starts[source]) for source in sources})  # 6
+            except BaseException:
+                await asyncio.gather(*(producer.stop() for producer in producers.values()))
+                raise
+            for source in sources:  # 7
+                at_kafka, at_sink = starts[source]
+                self._start(source, producers[source], parts[source.partition], at_kafka, at_sink)
+            log.info("partitions_opened", agent=self._agent.name, partitions=[f"{t}[{p}]" for t, p in sources])
+
+    async def _fence_all(self, sources: list[TopicPartition]) -> dict[TopicPartition, AIOKafkaProducer]:
+        starting = [asyncio.create_task(self._fence(source)) for source in sources]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            ended = await asyncio.gather(*starting, return_exceptions=True)
+            await asyncio.gather(*(p.stop() for p in ended if isinstance(p, AIOKafkaProducer)))
+            raise
+        return {source: task.result() for source, task in zip(sources, starting, strict=True)}
+
+    async def _fence(self, source: TopicPartition) -> AIOKafkaProducer:
+        identity = transactional_id(self._agent.group, source)
+        return await fence(self._options, identity, self._transaction_timeout_s)
+
+    async def _restore(self, sources: list[TopicPartition]) -> Mapping[int, Part]:
+        numbers = sorted({source.partition for source in sources})
+        if self._agent.table is None:
+            return {number: {} for number in numbers}
+        return await restore(self._options, self._agent.table, numbers)
+
+    async def _claim(self, sources: list[TopicPartition]) -> Mapping[tuple[str, int], int | None] | None:
+        if self._agent.sink is None:
+            return None
+        return await self._agent.sink.claim([(source.topic, source.partition) for source in sources])
+
+    async def _starts(
+        self,
+        sources: list[TopicPartition],
+        committed: Mapping[TopicPartition, int | None],
+        stored: Mapping[tuple[str, int], int | None] | None,
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        """Where Kafka's and the sink's side effects go on. Without a sink both are the same."""
+        bounds = await self._carrier.bounds(sources)
+        starts = {}
+        for source in sources:
+            at_kafka = self._start_offset(source, committed.get(source), bounds[source], "the group's committed offset")
+            at_sink = at_kafka
+            if stored is not None:
+                at_sink = self._start_offset(source, stored.get(source), bounds[source], "the sink's offset")
+            starts[source] = (at_kafka, at_sink)
+        return starts
+
+    def _start_offset(self, source: TopicPartition, offset: int | None, bounds: tuple[int, int], whose: str) -> int:
+        first, end = bounds
+        if offset is None:
+            return first
+        if first <= offset <= end:
+            return offset
+        what = "retention deleted records before they were worked on" if offset < first else "the topic was made anew"
+        raise RuntimeExit(
+            f"{whose} of {source.topic}[{source.partition}] in group {self._agent.group} is {offset}, but the log holds "
+            f"{first} to {end}: {what}. Nothing is skipped in silence: look into it, then set the offset by hand.",
+            code="offset_out_of_range",
+        )
+
+    def _start(
+        self, source: TopicPartition, producer: AIOKafkaProducer, part: Part, committed: int, stored: int
+    ) -> None:
+        async def renew() -> AIOKafkaProducer:
+            return await self._renew(lane)
+
+        lane = Lane(
+            self._agent,
+            source,
+            producer=producer,
+            renew=renew,
+            part=part,
+            committed=committed,
+            stored=stored,
+            limits=self._limits,
+            valve=self._carrier,
+            metrics=self._metrics,
+        )
+        lane.task = asyncio.create_task(lane.run(), name=f"lane {source.topic}[{source.partition}]")
+        self._ending.watch(lane.task, f"working on {source.topic}[{source.partition}]")
+        self.lanes[source] = lane
+
+    async def _renew(self, lane: Lane[T]) -> AIOKafkaProducer:
+        """A fresh producer after an aborted transaction.
+
+        Starting it fences whoever else took the partition over meanwhile, so it must be seen that nobody committed.
+        """
+        await lane.producer.stop()
+        producer = await self._fence(lane.source)
+        committed = (await self._carrier.committed([lane.source])).get(lane.source)
+        if committed not in (None, lane.committed):
+            await producer.stop()
+            raise RuntimeExit(
+                f"another worker committed {lane.source.topic}[{lane.source.partition}] meanwhile", code="fenced"
+            )
+        return producer

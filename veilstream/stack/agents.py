@@ -1,0 +1,82 @@
+"""How the agents of a stack are started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from veilstream.settings import Settings
+from veilstream.stack.health import ready_latency_ms
+from veilstream.stack.ports import kept_port
+from veilstream.stack.process import Program
+
+Need = Literal["postgres", "redis"]
+
+NEEDS: Mapping[str, tuple[Need, ...]] = {
+    "gate": (),
+    "admit": (),
+    "detection": (),
+    "anonymization": (),
+    "audit": ("postgres",),
+    "policy": (),
+}
+"""By agent, the services beside Kafka that it may reach: of the others it is not even told the password.
+
+Redis is nobody's until the vault is built; then it is anonymization's and restore's.
+"""
+
+AGENTS = tuple(NEEDS)
+"""The agents of a whole stack; the first four are the way of a record."""
+
+AgentCommand = Callable[[str], tuple[str, ...]]
+
+_READY_TIMEOUT_S = 180.0
+"""Detection loads a language model; on a busy machine that takes its time."""
+
+_DRAIN_S = 15.0
+"""Longer than a batch and its transaction (10 s): an agent that is asked to end finishes what it has begun."""
+
+
+def worker_command(name: str) -> tuple[str, ...]:
+    """The command of an agent: the same program as `veil worker NAME`."""
+    return (sys.executable, "-m", "veilstream.cli.main", "worker", name)
+
+
+def agent_program(
+    name: str,
+    settings: Settings,
+    *,
+    command: AgentCommand = worker_command,
+    environ: Mapping[str, str] = os.environ,
+) -> Program:
+    """Say how the agent `name` of the stack in `settings.data_dir` is started; its health port is kept there.
+
+    Of Postgres and Redis it gets the address where `NEEDS` says so, whatever this process's environment holds.
+    """
+    folder: Path = settings.data_dir
+    services = {"VEIL_POSTGRES": settings.postgres, "VEIL_REDIS": settings.redis}
+    needed = {f"VEIL_{need.upper()}" for need in NEEDS.get(name, ())}
+    port = kept_port(folder, f"agent-{name}")
+    return Program(
+        name=name,
+        kind="agent",
+        command=command(name),
+        log=folder / "logs" / f"{name}.log",
+        port=port,
+        ready=lambda: ready_latency_ms(port) is not None,
+        ready_timeout_s=_READY_TIMEOUT_S,
+        stop_timeout_s=_DRAIN_S,
+        env={
+            **{variable: value for variable, value in environ.items() if variable not in services},
+            **{variable: services[variable].get_secret_value() for variable in needed},
+            "VEIL_BOOTSTRAP": settings.bootstrap,
+            "VEIL_DATA_DIR": str(folder),
+            "VEIL_POOL_WORKERS": str(settings.pool_workers),
+            "VEIL_HEALTH_HOST": "127.0.0.1",
+            "VEIL_HEALTH_PORT": str(port),
+            "VEIL_INSTANCE": settings.instance,
+        },
+    )

@@ -1,0 +1,64 @@
+"""Ports: chosen free, kept in the data folder, so that clients find a server again after a restart."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from pathlib import Path
+
+from veilstream.contracts.errors import StackError
+from veilstream.stack.files import write_atomically
+
+_LOWEST, _HIGHEST = 20_000, 31_999
+"""Below the range from which Linux takes ports for outgoing connections: nobody gets ours by accident."""
+
+_ATTEMPTS = 200
+_PATIENCE_S = 1.5
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on that port of 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port in TIME_WAIT is free
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def free_port(taken: frozenset[int] = frozenset()) -> int:
+    """A port on which nobody listens, at random, so that stacks started together seldom want the same one."""
+    for _ in range(_ATTEMPTS):
+        port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - no secret
+        if port not in taken and is_free(port):
+            return port
+    raise StackError(
+        f"no free port found between {_LOWEST} and {_HIGHEST} after {_ATTEMPTS} attempts; end some servers"
+    )
+
+
+def kept_port(folder: Path, name: str) -> int:
+    """The port of server `name` of this folder: the one it had before when that is free, else a new one, noted.
+
+    A server that was killed a moment ago may still hold it: that is worth a short wait, for its clients' sake.
+    """
+    path = folder / "ports.json"
+    known: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if name in known and _becomes_free(known[name]):
+        return known[name]
+    port = free_port(frozenset(known.values()))
+    write_atomically(path, json.dumps({**known, name: port}, indent=1, sort_keys=True) + "\n")
+    return port
+
+
+def _becomes_free(port: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

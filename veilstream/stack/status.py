@@ -1,0 +1,70 @@
+"""Ask every component of a running stack how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from veilstream.contracts.errors import StackError
+from veilstream.settings import Settings
+from veilstream.stack.health import ready_latency_ms
+from veilstream.stack.kafka import brokers_known
+from veilstream.stack.postgres import accepts_connections
+from veilstream.stack.process import memory_bytes
+from veilstream.stack.redis import answers
+from veilstream.stack.state import ComponentState, StackState, read_state, settings_of
+
+
+@dataclass(frozen=True)
+class Status:
+    """A stack and the answers of its components: milliseconds, None for one that did not answer."""
+
+    state: StackState
+    latency_ms: dict[str, float | None]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the stack is ready and every component answered."""
+        return self.state.phase == "ready" and all(value is not None for value in self.latency_ms.values())
+
+    def as_json(self) -> dict[str, object]:
+        """For `veil status --json`."""
+        answered = {
+            component.name: {
+                **asdict(component),
+                "latency_ms": self.latency_ms[component.name],
+                "memory_bytes": memory_bytes(component.pid) if component.pid else 0,
+            }
+            for component in self.state.components
+        }
+        return {**asdict(self.state), "healthy": self.healthy, "components": answered}
+
+
+def status(folder: Path) -> Status:
+    """Ask all components of the stack on that folder, beside each other; raises StackError when none runs there."""
+    settings, state = settings_of(folder), read_state(folder)
+    if state is None:
+        raise StackError(f"the stack on {folder} has just ended")
+    with ThreadPoolExecutor(max(1, len(state.components))) as pool:
+        latencies = pool.map(lambda component: _latency_ms(component, settings), state.components)
+        return Status(state, {c.name: value for c, value in zip(state.components, latencies, strict=True)})
+
+
+def _latency_ms(component: ComponentState, settings: Settings) -> float | None:
+    match component.name:
+        case "kafka":
+            return _timed(lambda: brokers_known("127.0.0.1", component.port) > 0)
+        case "postgres":
+            return _timed(lambda: accepts_connections(settings.postgres.get_secret_value()))
+        case "redis":
+            return _timed(lambda: answers(settings.redis.get_secret_value()))
+        case _:
+            return ready_latency_ms(component.port)
+
+
+def _timed(probe: Callable[[], bool]) -> float | None:
+    began = time.perf_counter()
+    return (time.perf_counter() - began) * 1000 if probe() else None

@@ -1,0 +1,205 @@
+"""The audit store in Postgres: events and the offset they reach are written in one database transaction.
+
+It is the sink of the audit agent. The offset in the database rules: the agent seeks to it, so every event of the audit topic is
+stored once, whatever happened to the agent's Kafka transaction. A claim raises the partition's epoch; a former owner that
+wakes up finds that its epoch no longer fits and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
+
+from veilstream.audit.rows import COLUMNS, AuditRow, event_of, stored_time, values
+from veilstream.contracts.records import AuditEvent
+from veilstream.store.errors import FencedError, StoreError, translated
+from veilstream.store.migrations import migrate
+
+CONNECTION = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # ms: a server that vanished is noticed before the broker gives the partition away
+    "application_name": "veil-audit",
+    "options": "-c synchronous_commit=on -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000",
+}
+"""The time limits are those of a worker that may lose its partition: none of them waits longer than 10 s."""
+
+_CLAIM = (
+    "INSERT INTO veil.consumer_offsets AS o (topic, partition, next_offset, epoch) VALUES (%s, %s, NULL, 1) "
+    "ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1 RETURNING next_offset, epoch"
+)
+_LOCK = "SELECT next_offset, epoch FROM veil.consumer_offsets WHERE topic = %s AND partition = %s FOR UPDATE"
+_ADVANCE = "UPDATE veil.consumer_offsets SET next_offset = %s WHERE topic = %s AND partition = %s"
+_READING = "SET LOCAL idle_in_transaction_session_timeout = 0"
+"""A reader holds nobody up and may be paged through at leisure."""
+_COPY = sql.SQL("COPY veil.audit_events ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it is read back."""
+
+    topic: str
+    partition: int
+    offset: int
+    event: AuditEvent
+    canonical: bytes
+    leaf_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What this process knows of a partition it owns."""
+
+    epoch: int
+    next_offset: int | None
+    unsure: int | None = None
+    """The next offset of a write whose commit was not answered: the database may have it or not."""
+
+
+class AuditStore:
+    """Postgres behind a small pool. Every method raises WorldError while the database is away."""
+
+    def __init__(self, uri: str, *, max_connections: int = 4, get_timeout_s: float = 5.0) -> None:
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
+            uri,
+            kwargs=CONNECTION,
+            min_size=1,
+            max_size=max_connections,
+            timeout=get_timeout_s,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+            name="audit",
+        )
+        self._claims: dict[tuple[str, int], _Claim] = {}
+        self._migrated = False
+
+    async def start(self) -> None:
+        """Begin to connect; a database that is still away is waited for by the first claim."""
+        await self._pool.open(wait=False)
+
+    async def stop(self) -> None:
+        """Close all connections; an open transaction is rolled back."""
+        await self._pool.close()
+
+    async def claim(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int | None]:
+        """Fence former owners and tell the next offset of each partition; None: nothing stored yet."""
+        with translated("claiming partitions"):
+            async with self._pool.connection() as connection:
+                if not self._migrated:
+                    await migrate(connection)
+                    self._migrated = True
+                claims = {}
+                async with connection.transaction():
+                    for topic, partition in sorted(set(partitions)):  # in one order, so that two claims cannot deadlock
+                        row = await (await connection.execute(_CLAIM, (topic, partition))).fetchone()
+                        assert row is not None, "INSERT … RETURNING gives a row"
+                        claims[topic, partition] = _Claim(epoch=row[1], next_offset=row[0])
+        self._claims.update(claims)
+        return {key: claim.next_offset for key, claim in claims.items()}
+
+    async def write(self, topic: str, partition: int, rows: Sequence[object], next_offset: int) -> None:
+        """Store rows and next offset in one transaction. Returns only when it is committed.
+
+        1. Take the row lock of the partition's offset; the epoch must still be this process's: else FencedError.
+        2. The stored offset must be the one this process left there: else StoreError. After a commit that was not answered, it
+           may also be the one that commit would have left; then its rows are stored and are not written again.
+        3. Make the months the rows need, store the rows, set the offset.
+        """
+        claim = self._claims.get((topic, partition))
+        if claim is None:
+            raise StoreError(
+                f"{topic}/{partition} was not claimed before it was written: the runtime must claim it first"
+            )
+        batch = _checked(rows, claim, next_offset, f"{topic}/{partition}")
+        with translated("storing events"):
+            try:
+                async with self._pool.connection() as connection, connection.transaction():
+                    stored = await _locked_offset(connection, topic, partition, claim)
+                    claim = replace(claim, next_offset=stored, unsure=None)
+                    batch = [row for row in batch if stored is None or row.offset >= stored]
+                    if stored is None or next_offset > stored:
+                        await _insert(connection, batch, topic, partition)
+                        await connection.execute(_ADVANCE, (next_offset, topic, partition))
+                        claim = replace(claim, unsure=next_offset)
+            finally:  # `unsure` stands until a later transaction has looked
+                self._claims[topic, partition] = claim
+        done = next_offset if claim.next_offset is None else max(next_offset, claim.next_offset)
+        self._claims[topic, partition] = replace(claim, next_offset=done, unsure=None)
+
+    async def events(
+        self, since_ms: int | None = None, until_ms: int | None = None, tenant: str | None = None
+    ) -> AsyncIterator[StoredEvent]:
+        """Events with since_ms <= time < until_ms, by time; of one tenant or of all."""
+        wanted = sql.SQL(
+            "SELECT source_topic, source_partition, source_offset, canonical, leaf_hash FROM veil.audit_events WHERE {} "
+            "ORDER BY time, source_topic, source_partition, source_offset"
+        )
+        tests: list[sql.Composable] = [sql.SQL("true")]
+        if since_ms is not None:
+            tests.append(sql.SQL("time >= {}").format(stored_time(since_ms)))
+        if until_ms is not None:
+            tests.append(sql.SQL("time < {}").format(stored_time(until_ms)))
+        if tenant is not None:
+            tests.append(sql.SQL("tenant = {}").format(tenant))
+        with translated("reading events"):
+            async with (
+                self._pool.connection() as connection,
+                connection.transaction(),
+                connection.cursor(name="events") as cursor,
+            ):
+                await connection.execute(_READING)
+                await cursor.execute(wanted.format(sql.SQL(" AND ").join(tests)))
+                async for topic, partition, offset, canonical, leaf in cursor:
+                    yield StoredEvent(topic, partition, offset, event_of(canonical), canonical, leaf)
+
+
+def _checked(rows: Sequence[object], claim: _Claim, next_offset: int, where: str) -> list[AuditRow]:
+    """The rows, in strictly rising offsets, all of them from what is stored to the next offset."""
+    batch = [row for row in rows if isinstance(row, AuditRow)]
+    if len(batch) != len(rows):
+        raise StoreError(f"something else than an AuditRow was to be stored for {where}: see agents/audit/step.py")
+    offsets = [row.offset for row in batch]
+    least = -1 if claim.next_offset is None else claim.next_offset
+    if offsets != sorted(set(offsets)) or (offsets and (offsets[0] < least or offsets[-1] >= next_offset)):
+        raise StoreError(f"offsets of {where} are not one rising run from {least} to {next_offset}: nothing was stored")
+    if next_offset < least:
+        raise StoreError(f"the offset of {where} would go back from {least} to {next_offset}: nothing was stored")
+    return batch
+
+
+async def _locked_offset(
+    connection: psycopg.AsyncConnection[Any], topic: str, partition: int, claim: _Claim
+) -> int | None:
+    row = await (await connection.execute(_LOCK, (topic, partition))).fetchone()
+    if row is None or row[1] != claim.epoch:
+        now = "no claim" if row is None else f"epoch {row[1]}"
+        raise FencedError(
+            f"{topic}/{partition} was claimed by another worker: this process holds epoch {claim.epoch}, the database "
+            f"(veil.consumer_offsets) has {now}, and the database rules. Nothing was stored; this process ends"
+        )
+    stored: int | None = row[0]
+    if stored != claim.next_offset and (claim.unsure is None or stored != claim.unsure):
+        raise StoreError(
+            f"{topic}/{partition} is stored up to {stored} (veil.consumer_offsets), this process left it at "
+            f"{claim.next_offset}; the database rules. Nothing was stored; this process ends and starts from there"
+        )
+    return stored
+
+
+async def _insert(
+    connection: psycopg.AsyncConnection[Any], batch: Sequence[AuditRow], topic: str, partition: int
+) -> None:
+    records = [values(row, topic, partition) for row in batch]
+    months = sorted({date(record[0].year, record[0].month, 1) for record in records})
+    for month in months:
+        await connection.execute("SELECT veil.ensure_audit_month(%s)", (month,))
+    if records:
+        async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for record in records:
+                await copy.write_row(record)

@@ -1,0 +1,1 @@
+"""Topics of a cluster against the catalogue: plan, apply, verify."""

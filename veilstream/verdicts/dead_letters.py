@@ -1,0 +1,84 @@
+"""Dead letters: what every agent writes for a record that got no ordinary outcome (DESIGN.md, Delivery).
+
+The bytes are sealed under the tenant's key, or under the operations key where no tenant is known or it has no key. Where
+neither can be had, where they are too many, or where the tenant was erased, the letter keeps digest and coordinates alone:
+the record itself stays on its topic until its retention ends. Bytes are never written in the clear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from veilstream.contracts import catalogue
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.errors import RecordError, TenantError, VeilError
+from veilstream.contracts.identity import Origin, dead_letter_id
+from veilstream.contracts.records import DeadLetter, Sealed
+from veilstream.contracts.sealing import associated_data, seal, unseal
+from veilstream.contracts.step import Failure, Output, Record
+from veilstream.keys.keyring import OPERATIONS, KeyRing
+
+STAGE = "dead-letter"
+MAX_SEALED_BYTES = 3 << 20
+"""The topic takes 4 MiB; the seal and the letter's other fields need far less than the rest."""
+
+
+def dead_letter(  # noqa: PLR0917
+    codec: Codec,
+    keyring: KeyRing,
+    agent: str,
+    record: Record,
+    failure: Failure,
+    cluster: str,
+    tenant: str | None = None,
+    origin: Origin | None = None,
+) -> Output:
+    """The letter for `record`, which `agent` could not work on. Never raises for the want of a key."""
+    coordinates = Origin(cluster, record.topic, record.partition, record.offset)
+    letter = DeadLetter(
+        id=dead_letter_id(coordinates, agent, failure.code),
+        coordinates=coordinates,
+        agent=agent,
+        code=failure.code,
+        reason=failure.reason,
+        fault=failure.fault.value,
+        time_ms=record.timestamp_ms,
+        digest="" if record.value is None else hashlib.sha256(record.value).hexdigest(),
+        size=len(record.value or b""),
+        origin=origin,
+        tenant=tenant,
+        attempts=failure.attempts,
+        payload=_sealed(keyring, tenant, coordinates, record.value),
+    )
+    return Output(catalogue.DEAD_LETTERS, str(origin or coordinates).encode(), codec.encode(letter))
+
+
+def open_dead_letter(keyring: KeyRing, letter: DeadLetter) -> bytes:
+    """The record's bytes again. Raises RecordError (digest only, or changed), TenantError, ErasedError, WorldError."""
+    if letter.payload is None:
+        raise RecordError(
+            "the letter holds no bytes: read the record at its coordinates while it is kept", code="no_content"
+        )
+    try:
+        owner = letter.tenant or OPERATIONS
+        keys = keyring.by_id(letter.payload.key_id, owner)
+    except TenantError:
+        owner = OPERATIONS
+        keys = keyring.by_id(letter.payload.key_id, owner)
+    return unseal(keys.seal, letter.payload, associated_data(owner, letter.coordinates, STAGE))
+
+
+def _sealed(keyring: KeyRing, tenant: str | None, coordinates: Origin, value: bytes | None) -> Sealed | None:
+    if value is None or len(value) > MAX_SEALED_BYTES:
+        return None
+    for owner in dict.fromkeys((tenant or OPERATIONS, OPERATIONS)):
+        try:
+            keys = keyring.of_tenant(owner)
+        except TenantError:
+            continue  # it has no key
+        except (
+            VeilError
+        ):  # erased, or its key cannot be had now: under another key its erasure would not reach this letter
+            return None
+        return seal(keys.seal, keys.key_id, value, associated_data(owner, coordinates, STAGE))
+    return None

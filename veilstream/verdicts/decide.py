@@ -1,0 +1,120 @@
+"""The decision on a record, with its reasons. No text and no value goes in or comes out, only what was found where.
+
+    refused   its sender can mend it (docs/reasons.md has a section of these codes)
+    block     a threat at or above the block threshold, an entity the policy blocks, or a failure that is not the sender's
+    review    a threat at or above the review threshold, or an entity the policy wants reviewed
+    allow     everything else; signs below the thresholds are still reported
+
+Refused and blocked records deliver no content.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from veilstream.contracts.reasons import is_senders, message
+from veilstream.contracts.records import Finding, Reason, Refusal, Span, Threat
+from veilstream.policy.document import Policy
+
+ALLOW, REVIEW, BLOCK, REFUSED = "allow", "review", "block", "refused"
+MARKUP = "dangerous_markup"
+_DIGITS = 6
+"""Confidences are rounded so: 1 - .9 is .1 and not .09999999999999998."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is decided, how sure it is (0 to 1), and why."""
+
+    decision: str
+    confidence: float
+    reasons: tuple[Reason, ...]
+
+    @property
+    def delivers(self) -> bool:
+        """Whether the verdict carries the safe content."""
+        return self.decision in (ALLOW, REVIEW)
+
+
+def decide(
+    findings: Sequence[Finding], threats: Sequence[Threat], policy: Policy, requested_mode: str | None
+) -> Decision:
+    """Judge what was found under the policy.
+
+    Confidence is that of the decision: of the surest ground for block or review, or how far the surest threat is from certain.
+    """
+    thresholds = policy.thresholds(requested_mode)
+    strong = [f for f in findings if f.score >= policy.detection.score_threshold]
+    blocked = [f for f in strong if f.type in policy.decision.block_entities]
+    reviewed = [f for f in strong if f.type in policy.decision.review_entities]
+    severity = max((threat.confidence for threat in threats), default=0.0)
+    reasons = (
+        *_entity_reasons("blocked_entity", blocked),
+        *_entity_reasons("review_entity", reviewed),
+        *_threat_reasons(threats),
+    )
+    if blocked or (threats and severity >= thresholds.block):
+        grounds = [f.score for f in blocked] + [severity] * (bool(threats) and severity >= thresholds.block)
+        return Decision(BLOCK, round(max(grounds), _DIGITS), reasons)
+    if reviewed or (threats and severity >= thresholds.review):
+        grounds = [f.score for f in reviewed] + [severity] * (bool(threats) and severity >= thresholds.review)
+        return Decision(REVIEW, round(max(grounds), _DIGITS), reasons)
+    return Decision(ALLOW, round(1 - severity, _DIGITS), reasons)
+
+
+def closed(refusals: Iterable[Refusal]) -> Decision:
+    """A record that was not judged: refused where its sender can mend it, else blocked.
+
+    The sender reads the words of the agent that refused, which name the field or the limit; other failures are told in the fixed
+    sentences of their code.
+    """
+    reasons = tuple(
+        Reason(r.code, r.reason if is_senders(r.code) else message(r.code), category=r.fault)
+        for r in dict.fromkeys(refusals)
+    )
+    refused = any(is_senders(reason.code) for reason in reasons)
+    return Decision(REFUSED if refused else BLOCK, 1.0, reasons)
+
+
+def _entity_reasons(code: str, findings: Sequence[Finding]) -> list[Reason]:
+    """One reason for each entity, by name."""
+    by_entity: defaultdict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        by_entity[finding.type].append(finding)
+    return [
+        Reason(
+            code,
+            message(code),
+            entity,
+            max(f.score for f in found),
+            _only({f.source for f in found}),
+            spans=_spans(found),
+        )
+        for entity, found in sorted(by_entity.items())
+    ]
+
+
+def _threat_reasons(threats: Sequence[Threat]) -> list[Reason]:
+    """One reason for each rule, the surest first."""
+    by_rule: defaultdict[tuple[str, str, str], list[Threat]] = defaultdict(list)
+    for threat in threats:
+        by_rule[threat.category, threat.source, threat.rule].append(threat)
+    found = []
+    for (category, source, rule), same in by_rule.items():
+        code = MARKUP if category == MARKUP else "threat"
+        confidence = max(threat.confidence for threat in same)
+        found.append(Reason(code, message(code), category, confidence, source, rule, _spans(same)))
+    return sorted(found, key=lambda reason: (-reason.confidence, reason.category, reason.source, reason.rule))
+
+
+def _spans(found: Sequence[Finding] | Sequence[Threat]) -> tuple[Span, ...]:
+    """Each place once, in the order of the offsets within a field; fields as they come."""
+    paths = {path: number for number, path in enumerate(dict.fromkeys(f.path for f in found))}
+    places = {Span(f.path, f.start, f.end) for f in found}
+    return tuple(sorted(places, key=lambda span: (paths[span.path], span.start, span.end)))
+
+
+def _only(names: set[str]) -> str:
+    return next(iter(names)) if len(names) == 1 else ""
