@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## conversations in, verdicts and audit out, on a real Kafka; leaves nothing running
 	$(PY) -m veilstream.cli.main demo
 
-test: unit pipeline ## every test; the pipeline suite runs the agents on a real Kafka
+test: unit pipeline ## unit and pipeline tests; the latter run the real agents on a real Kafka
 
 unit: $(STAMP) ## tests without servers
 	$(PY) -m pytest tests/unit -q
@@ -33,6 +33,7 @@ check: $(STAMP) ## formatting, lint, types, import rules
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/mypy tests/typing
 	.venv/bin/lint-imports
 
 format: $(STAMP) ## write the formatting

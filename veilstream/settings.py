@@ -20,7 +20,7 @@ class Settings(BaseSettings):
         description="Postgres connection URI of the audit store.",
     )
     redis: SecretStr = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis URL of the vault and the caches."
+        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis URL of the stack; no agent uses it yet."
     )
     schema_registry: SecretStr | None = Field(
         default=None,
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     policy_wait_s: float = Field(
         default=2.0,
         ge=0,
-        description="How long a worker waits for a policy version it has not seen yet, before it fails closed.",
+        description="How long a worker waits for a policy version, a key or state it has not seen yet, before it fails closed.",
     )
 
     @property

@@ -1,12 +1,13 @@
 """Anonymization: applies the policy's actions, decides, and writes the verdict and its audit event.
 
-Reads `veil.findings` (keyed by tenant and conversation). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant,
+Reads `veil.findings` (keyed by lane). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant,
 `veil.dead-letters`. No state.
 Promises: each record gets one verdict and one audit event, in one transaction; the verdict is a function of record, pinned
-policy, lineage and tenant keys (but for sealing); no found value is left in what it delivers. A policy version not known
-here yet is waited for, then the record is blocked. A tenant's key away: that record is blocked, others go on. A key service
-away: the partition is held; a configured schema registry away: likewise, until verdicts are registered once in this process.
-Redis and Postgres are not used.
+policy, lineage and tenant keys (but for sealing); every finding at or above the policy's threshold is changed as the policy
+says; `preserve` and weaker findings leave their value. A policy version not known here yet is waited for, then the record
+is blocked. A tenant's key away: that record is blocked, others go on. A key service away: the partition is held; a
+configured schema registry away: likewise, until verdicts are registered once in this process. Redis and Postgres are not
+used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Detection: finds PII and threats as the pinned policy asks.
 
-Reads `veil.admitted` (keyed by tenant and conversation). Writes `veil.findings` under the same key. No state.
-Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a process
-pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet is waited
-for, then the record fails closed; Kafka away: the partition is held. A refused record passes through.
+Reads `veil.admitted` (keyed by lane). Writes `veil.findings` under the same key. No state.
+Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a
+process pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet
+is waited for, then the record fails closed; Kafka or the key service away: the partition is held; a tenant's key away: that
+record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A refused record passes through.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Policy: judges commands, one by one, in one total order.
 
-Reads `veil.commands` (one partition). Writes `veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`. Its table's
-changelog is `veil.state` itself: a row it writes is a row every agent follows.
+Reads `veil.commands` (one partition). Writes `veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`,
+`veil.dead-letters`. Its table's changelog is `veil.state` itself: a row it writes is a row every agent follows.
 Promises: each command has one result, under its id; each that can change something, and each refused one, has one audit
-event; a refused command writes no state. Kafka or the key service away: the partition is held. Redis and Postgres: not needed.
+event; a refused command writes no state. Kafka or the key service away: the partition is held. Redis and Postgres: not
+needed.
 
 Randomness: a new root key is drawn from the system's source, so that a batch done again draws another one. That does no
 harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be.

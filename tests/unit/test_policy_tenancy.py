@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from veilstream.contracts.errors import TenantError
 from veilstream.tenancy.ids import is_session_id, is_tenant_id
-from veilstream.tenancy.tiers import COMPLIANCE_LEVELS, REGIONS, TIERS, Tier, tier_of
 
 
 @pytest.mark.parametrize(
@@ -28,23 +26,3 @@ def test_form_of_a_tenant_id(text: str, right: bool) -> None:
 def test_form_of_a_session_id(text: str, right: bool) -> None:
     """`session_` and 32 hex digits in lower case."""
     assert is_session_id(text) is right
-
-
-def test_tiers_allow_what_the_service_description_says() -> None:
-    """Requests a day and a second, storage, and topics of its own."""
-    assert dict(TIERS) == {
-        "starter": Tier("starter", 1_000, 10, 10, dedicated=False),
-        "standard": Tier("standard", 10_000, 50, 100, dedicated=False),
-        "enterprise": Tier("enterprise", 100_000, 200, 1_000, dedicated=True),
-    }
-    assert REGIONS == ("us", "eu", "asia")
-    assert COMPLIANCE_LEVELS == ("basic", "hipaa", "gdpr", "pci")
-
-
-def test_a_tier_of_a_later_release_fails_closed() -> None:
-    """Only that tenant's records do, and the reason says what to do."""
-    assert tier_of("standard").requests_per_second == 50
-    with pytest.raises(TenantError) as caught:
-        tier_of("Standard")
-    assert str(caught.value) == "the tenant's tier is none of starter, standard, enterprise: upgrade this agent"
-    assert caught.value.reason_code == "unknown_tier"

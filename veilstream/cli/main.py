@@ -24,7 +24,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 app = typer.Typer(
     name="veil",
-    help="A firewall for text on Kafka: one verdict for each record, a safe version of its text, an audit that proves it.",
+    help="A firewall for text on Kafka: one verdict for each record, a safe version of its text, an audit of it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they would print local variables, and so text

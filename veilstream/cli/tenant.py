@@ -26,7 +26,7 @@ def create(
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """Create a tenant: its key, its quota, the default policy. Again with the same options changes nothing.
+    """Create a tenant: its key, the default policy. Again with the same options changes nothing.
 
     Example:  veil tenant create acme --tier standard --region us
     """

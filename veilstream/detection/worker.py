@@ -10,7 +10,7 @@ from veilstream.detection import engine
 from veilstream.detection.model import Detection, DetectionRequest
 
 DIGEST_HEX = 16
-"""Hex digits of a part's digest in a findings record; the whole description is in the agent's log (`detection_lineage`)."""
+"""Hex digits of a part's digest in a findings record."""
 
 
 def load(nlp_config: str | None) -> None:
@@ -20,13 +20,8 @@ def load(nlp_config: str | None) -> None:
 
 
 def detect(nlp_config: str | None, batch: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
-    """What each request's texts hold (see `engine.detect`), and the lineage in five parts."""
+    """What each request's texts hold (see `engine.detect`), and the lineage in six parts."""
     return engine.detect(batch), _parts(nlp_config)
-
-
-def describe(nlp_config: str | None) -> Mapping[str, str]:
-    """The whole description behind the parts: versions, and digests of models, recognizers and rules."""
-    return engine.lineage(nlp_config)
 
 
 @cache

@@ -139,7 +139,7 @@ class KeyRing:
             self._current.pop(tenant, None)
 
     def operations(self) -> TenantKeys:
-        """Keys for what belongs to no known tenant. Raises TenantError where `veil up` has not made them yet."""
+        """Keys for what belongs to no known tenant. Raises TenantError before the first command."""
         return self.of_tenant(OPERATIONS)
 
 

@@ -55,9 +55,6 @@ class Agent(Generic[T]):
     sink: Sink | None = None
     pool: Pool | None = None
     services: tuple[Service, ...] = field(default=())
-    batch_records: int | None = None
-    """None: the setting of that name."""
-    batch_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not self.topics:

@@ -4,9 +4,9 @@
     from veilstream.settings import Settings
 
     def build(settings: Settings) -> Agent[Request]:
-        return Agent(name="gate", group="veil-gate", topics=("veil.requests",), decode=decode, step=step, on_failure=refuse)
+        return Agent(name="gate", group="veil-gate", topics=(REQUESTS,), decode=decode, step=step, on_failure=refuse)
 
-    if __name__ == "__main__":
+    def main() -> None:
         run(build)
 
 Nothing heavy is imported before `run`: the processes of a pool import this file again.

@@ -50,8 +50,8 @@ class EngineApp(FaustApp):
             Reading(self),
             options=client_options(settings),
             limits=Limits(
-                batch_records=agent.batch_records or settings.batch_records,
-                batch_bytes=agent.batch_bytes or settings.batch_bytes,
+                batch_records=settings.batch_records,
+                batch_bytes=settings.batch_bytes,
                 transaction_s=3 * settings.transaction_timeout_s,
                 interval_s=settings.batch_interval_s,
             ),

@@ -36,7 +36,7 @@ def server_user(environ: Mapping[str, str] = os.environ) -> str | None:
 def programs(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder with `initdb` and `postgres`: VEIL_POSTGRES_BIN, else the wheel, else what PATH finds.
 
-    If this is root, and the server's user may not enter the folders above the wheel (an environment below /root), the
+    If this is root, and the server's user may not enter the folders above the wheel (an environment in a private home), the
     programs are copied once to a folder in /var/tmp that only root can write.
     """
     if named := environ.get("VEIL_POSTGRES_BIN"):

@@ -1,4 +1,4 @@
-"""What the runtime measures, for every agent alike. Agents add their own metrics beside these."""
+"""What the runtime measures, for every agent alike."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Admit: counts each tenant's records and pins the policy version they are judged under.
 
-Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by tenant and conversation. Table: `veil.ingest.quotas`.
+Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
+`veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
 Promises: the version pinned is the one active at the record's broker time; counts are exact under redelivery, as the last
-counted offset stands beside them. Refusing by quota comes with tenants' limits; until then it counts only.
-What the gate knew of the state is waited for, so that no record is judged under a version older than the gate's; a tenant's key
-or policy that stays away: that record is refused, others go on.
+counted offset stands beside them. Refusing by quota comes with tenants' limits; until then it counts only. What the gate
+knew of the state is waited for, so that no record is judged under a version older than the gate's; a tenant's key or policy
+that stays away: that record is refused, others go on.
 """
 
 from __future__ import annotations

@@ -16,16 +16,17 @@ _TRACE_NAME = "traceparent"
 
 
 def kept_headers(headers: Headers) -> Headers:
-    """traceparent and ce_*, where well-formed, short, printable; the first of each name, at most 16 of them.
+    """traceparent and ce_*, where well-formed, short, printable; the first of each name, of ce_* at most 16.
 
     Together they stay below 5 KiB: no number of headers may make an output too large to publish.
     """
     kept: dict[str, bytes] = {}
     for name, value in headers:
-        if name in kept or value is None or len(kept) > CLOUD_EVENTS_MAX:
+        if name in kept or value is None:
             continue
+        full = len(kept.keys() - {_TRACE_NAME}) >= CLOUD_EVENTS_MAX
         cloud_event = _CLOUD_EVENT.fullmatch(name) and len(value) <= HEADER_BYTES_MAX and _PRINTABLE.fullmatch(value)
-        if cloud_event or (name == _TRACE_NAME and traceparent(((name, value),))):
+        if (cloud_event and not full) or (name == _TRACE_NAME and traceparent(((name, value),))):
             kept[name] = value
     return tuple(kept.items())
 

@@ -1,9 +1,10 @@
 """The gate: what users put on a public topic becomes a trusted, sealed record, or a refusal.
 
-Reads `veil.requests` (any key). Writes `veil.gated`, keyed by tenant; `veil.dead-letters` where not even a tenant can be read.
-Promises: every input record has exactly one outcome; nothing of its text leaves unsealed; of its headers only
-traceparent and ce_* are known further on. Kafka away: the partition is held; a configured schema registry away: likewise, where
-a batch has a registry id that is not known here yet. A tenant's key away: that record alone is refused.
+Reads `veil.requests` (any key). Writes `veil.gated`, keyed by tenant; `veil.dead-letters` where not even a tenant can be
+read, and beside a refusal where the step raised.
+Promises: every input record has exactly one outcome; nothing of its text leaves unsealed; of its headers only traceparent
+and ce_* are known further on. Kafka away: the partition is held; a configured schema registry away: likewise, where a batch
+has a registry id that is not known here yet. A tenant's key away: that record alone is refused.
 """
 
 from __future__ import annotations
@@ -129,7 +130,11 @@ def _opened(gate: Gate, request: Request) -> tuple[Request | None, list[Refusal]
     """The request with its content open. Raises RecordError, TenantError, ErasedError, WorldError."""
     if isinstance(request.payload, Content):
         return request, []
-    keys = gate.keyring.by_id(request.payload.key_id, request.tenant)
+    try:
+        keys = gate.keyring.by_id(request.payload.key_id, request.tenant)
+    except TenantError:
+        reason = "sealed to a key that is not the tenant's: take the present one from veil.public-keys"
+        raise RecordError(reason, code="sealed_to_unknown_key") from None
     return opened(request, hpke_unseal(keys.hpke_private, request.payload, request.tenant))
 
 
