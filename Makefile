@@ -41,7 +41,7 @@ format: $(STAMP) ## write the formatting
 	.venv/bin/ruff check --fix .
 
 faults: $(STAMP) ## kill every agent in mid-stream, again and again, and count verdicts
-	$(PY) -m pytest tests/faults -q
+	$(PY) -m pytest tests/faults -q -s
 
 bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
 	$(PY) -m bench.pipeline

@@ -11,9 +11,10 @@ class RestartRule:
 
     first_s: float = 0.2
     most_s: float = 10.0
-    good_life_s: float = 60.0
-    quick_deaths_max: int = 8
-    """So many deaths in a row without a good life between them: about 35 s of trying."""
+    good_life_s: float = 15.0
+    """Longer than any start: what lived so long did work, whatever ended it."""
+    quick_deaths_max: int = 12
+    """So many deaths in a row without a good life between them: about a minute of trying, a broker's restart included."""
     unready_deaths_max: int = 3
     """The same for a program that has never been ready: its set-up is wrong, and trying on would only hide that."""
 
