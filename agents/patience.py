@@ -11,7 +11,7 @@ REMEMBERED_MAX = 10_000
 
 
 class Patience:
-    """Remembers for whom a wait was in vain (DESIGN.md, Delivery: at most 2 s, once a minute and tenant)."""
+    """Remembers for whom a wait was in vain (docs/design.md, Delivery: at most 2 s, once a minute and tenant)."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -189,7 +189,7 @@ def test_on_failure_answers_without_any_key() -> None:
 
 
 def test_an_output_too_large_is_a_refusal() -> None:
-    """What is too large to publish is the record's fault (DESIGN.md, Sizes)."""
+    """What is too large to publish is the record's fault (docs/design.md, Sizes)."""
     world = World()
     failure = Failure(Fault.RECORD, "output_too_large", "send less text")
     verdict, _ = verdict_and_event(tuple(make_on_failure(world.agent)(record(world.findings()), failure)))

@@ -35,7 +35,7 @@ from veilstream.registry.confluent import ConfluentRegistry
 from veilstream.settings import Settings
 
 CHECK_TIMEOUT_S = 60.0
-"""DESIGN.md, Side effects: a dead worker's open transaction can hide rows for 32 s; the rest is for the work itself."""
+"""docs/design.md, Side effects: a dead worker's open transaction can hide rows for 32 s; the rest is for the work itself."""
 
 REGISTRY_PATIENCE_S = 25.0
 """A client cannot hold a partition: it asks a registry that is away for so long before a verdict counts as unreadable."""

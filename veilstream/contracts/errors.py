@@ -11,7 +11,7 @@ from typing import ClassVar
 
 
 class Fault(StrEnum):
-    """Whose fault a failure is; it decides what the runtime does (DESIGN.md, Delivery)."""
+    """Whose fault a failure is; it decides what the runtime does (docs/design.md, Delivery)."""
 
     RECORD = "record"
     """Undecodable, too large, refused: a refusing verdict or a dead letter; the next record goes on."""

@@ -1,4 +1,4 @@
-"""Identity of a record: its origin, and the ids that are functions of it (DESIGN.md, frozen)."""
+"""Identity of a record: its origin, and the ids that are functions of it (docs/design.md, frozen)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sealed payloads: AES-256-GCM between agents, HPKE from producers and to consumers (DESIGN.md, Contracts; docs/adr/0003).
+"""Sealed payloads: AES-256-GCM between agents, HPKE from producers and to consumers (docs/design.md, Contracts; docs/adr/0003).
 
 Each message between agents has a key of its own, HMAC-SHA256(seal key, associated data): a nonce is random and would have to
 repeat under the same origin and stage, that is among the retries of one record, so the 2^32 bound of random nonces under one

@@ -16,9 +16,9 @@ from veilstream.contracts.records import Content, Refusal, Request
 from veilstream.tenancy.ids import SESSION_ID_FORM, TENANT_ID_FORM, is_session_id, is_tenant_id
 
 MAX_VALUE_BYTES = 1 << 20
-"""The public topic takes 2 MiB, the gate 1 MiB: what is between gets a verdict that says so (DESIGN.md, Sizes)."""
+"""The public topic takes 2 MiB, the gate 1 MiB: what is between gets a verdict that says so (docs/design.md, Sizes)."""
 MAX_CHARACTERS = 100_000
-"""Code points of all text fields together (FEATURES.md, PF)."""
+"""Code points of all text fields together."""
 MAX_FIELDS = 1_000
 MAX_DEPTH = 32
 """Nesting of a JSON document; real documents stay far below, parsers of other languages give up at 100 and more."""

@@ -1,4 +1,4 @@
-"""Dead letters: what every agent writes for a record that got no ordinary outcome (DESIGN.md, Delivery).
+"""Dead letters: what every agent writes for a record that got no ordinary outcome (docs/design.md, Delivery).
 
 The bytes are sealed under the tenant's key, or under the operations key where no tenant is known or it has no key. Where
 neither can be had, where they are too many, or where the tenant was erased, the letter keeps digest and coordinates alone:
