@@ -249,6 +249,21 @@ async def test_an_agent_that_cannot_start_is_given_up_loudly(tmp_path: Path) -> 
     assert "drained" in (tmp_path / "logs" / "gate.log").read_text()
 
 
+async def test_a_start_that_fails_slowly_is_given_up_too(tmp_path: Path) -> None:
+    """However long a process lives, without having been ready it is no good life, and its deaths are counted."""
+    stack_of = running_stack(
+        tmp_path,
+        agents=("slow",),
+        servers=ELSEWHERE,
+        preparation=NO_PREPARATION,
+        agent_command=lambda _: (sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(3)"),
+        rule=RestartRule(first_s=0.01, good_life_s=0.1),
+    )
+    with pytest.raises(StackError, match=r"slow ended 3 times .* exit code 3"):
+        async with stack_of:
+            pytest.fail("not ready")
+
+
 async def test_a_server_that_dies_is_started_again_with_its_data(tmp_path: Path) -> None:
     servers = Servers("127.0.0.1:1", SecretStr("postgresql://elsewhere/veil"), None)
     async with running_stack(tmp_path, agents=(), servers=servers, preparation=NO_PREPARATION) as stack:

@@ -47,7 +47,7 @@ def test_the_example_is_a_policy() -> None:
 def test_the_example_is_a_command() -> None:
     """Its kind exists and its body is one."""
     command = decode_command(Codec(), block("json").encode())
-    KINDS[command.kind].body.model_validate_json(command.body)
+    assert KINDS[command.kind].body.model_validate_json(command.body)
 
 
 def test_every_kind_of_command_is_in_the_table_with_its_fields() -> None:

@@ -17,5 +17,5 @@ def test_what_was_never_ready_is_given_up_early() -> None:
 
 
 def test_a_good_life_forgives_all_before() -> None:
-    assert RULE.deaths_after(6, lived_s=14.9) == 7
-    assert RULE.deaths_after(6, lived_s=15.0) == 1
+    assert RULE.deaths_after(6, ready_s=14.9) == 7
+    assert RULE.deaths_after(6, ready_s=15.0) == 1

@@ -166,15 +166,14 @@ class Supervisor:
         """
         while not self._hurry:
             await self._in_thread(component.program.settle)  # 1
-            began = time.monotonic()
             process = component.process = spawn(component.program)
             self._note(component, "starting", "started")
-            await self._live(component, process)  # 2
+            ready_s = await self._live(component, process)  # 2
             component.ready.clear()
             kill(process)  # also what it started itself; only now its pid may be used again
             component.process = None
             self._note(component, "waiting", "ended", pid=process.pid)
-            delay = self._delay_s(component, lived_s=time.monotonic() - began)  # 3
+            delay = self._delay_s(component, ready_s=ready_s)  # 3
             if delay is None:
                 self._give_up(component, process)
                 return
@@ -185,18 +184,20 @@ class Supervisor:
                 await asyncio.sleep(delay)
             component.restarts += 1
 
-    async def _live(self, component: Component, process: Popen[bytes]) -> None:
-        """Return when the process has ended; one that does not get ready in time is killed."""
+    async def _live(self, component: Component, process: Popen[bytes]) -> float:
+        """Return when the process has ended, with the seconds it was ready; one that does not get ready in time is killed."""
         deadline = time.monotonic() + component.program.ready_timeout_s
+        ready_at: float | None = None
         while not has_ended(process):
             if not component.ready.is_set() and not component.killed_by_us:
                 if await self._in_thread(component.program.ready) and not has_ended(process):
-                    component.ever_ready = True
+                    component.ever_ready, ready_at = True, time.monotonic()
                     component.ready.set()
                     self._note(component, "ready", "ready")
                 elif time.monotonic() > deadline:
                     kill(process)
             await asyncio.sleep(_POLL_S)
+        return 0.0 if ready_at is None else time.monotonic() - ready_at
 
     def _on_keeper_end(self, keeper: asyncio.Task[None]) -> None:
         """A keeper that raised keeps nothing any more: that is the end of the stack, not a line in a log."""
@@ -205,11 +206,11 @@ class Supervisor:
             reason.__cause__ = error
             self.failed.set_exception(reason)
 
-    def _delay_s(self, component: Component, *, lived_s: float) -> float | None:
+    def _delay_s(self, component: Component, *, ready_s: float) -> float | None:
         if component.killed_by_us or not component.may_run.is_set():
             component.killed_by_us = False
             return self._rule.first_s
-        component.deaths = self._rule.deaths_after(component.deaths, lived_s=lived_s)
+        component.deaths = self._rule.deaths_after(component.deaths, ready_s=ready_s)
         return self._rule.delay_s(component.deaths, ever_ready=component.ever_ready)
 
     def _give_up(self, component: Component, process: Popen[bytes]) -> None:
