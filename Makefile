@@ -5,7 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline check format docs lock faults bench-pipeline clean
+.PHONY: help demo test unit pipeline check format docs lock faults soak bench-runtime bench-pipeline clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,8 +40,14 @@ format: $(STAMP) ## write the formatting
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-faults: $(STAMP) ## kill every agent in mid-stream, again and again, and count verdicts
-	$(PY) -m pytest tests/faults -q -s
+faults: $(STAMP) ## every fault there is, with the real runtime and with broken ones that must be found out
+	$(PY) -m tests.faults $(FAULTS)
+
+soak: $(STAMP) ## an hour of load with random kills: nothing lost, memory flat
+	$(PY) -m tests.faults.soak --rig runtime --minutes 60 --rate 200
+
+bench-runtime: $(STAMP) ## what exactly once costs, beside bare Faust and bare transactions
+	$(PY) -m bench.runtime
 
 bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
 	$(PY) -m bench.pipeline

@@ -49,8 +49,10 @@ def fail_closed(
         except Exception:  # noqa: BLE001  whatever is wrong with the bytes, nobody else answers for them
             return [dead_letter(agent.codec, agent.keyring, name, record, failure, agent.cluster)]
         refusal = Refusal(failure.code, failure.reason, failure.fault.value)
-        tenant, origin = found.envelope.tenant, found.envelope.origin
-        letter = dead_letter(agent.codec, agent.keyring, name, record, failure, agent.cluster, tenant, origin)
+        known = found.envelope
+        letter = dead_letter(
+            agent.codec, agent.keyring, name, record, failure, agent.cluster, known.tenant, known.origin, known.revision
+        )
         return [*refused(record, found, (*found.refusals, refusal)), letter]
 
     return on_failure

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from veilstream.connection.rules import check_security, variable
+from veilstream.contracts.errors import ConfigError
+
+Unset = BeforeValidator(lambda value: None if value == "" else value)
+"""An empty variable counts as not set: composed environments pass empty ones on."""
 
 
 class Settings(BaseSettings):
@@ -15,6 +28,38 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VEIL_", frozen=True, extra="ignore")
 
     bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka bootstrap servers, host:port, comma separated.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How Kafka is spoken to: SSL encrypts, SASL names a user with a password, SASL_SSL does both. See "
+        "docs/security.md; the settings below are checked as a whole at start.",
+    )
+    ssl_cafile: Annotated[Path | None, Unset] = Field(
+        default=None,
+        description="PEM file of the authorities whose broker certificates are trusted; default: the system's.",
+    )
+    ssl_certfile: Annotated[Path | None, Unset] = Field(
+        default=None,
+        description="PEM file of this process's own certificate (and its chain), for brokers that ask for one.",
+    )
+    ssl_keyfile: Annotated[Path | None, Unset] = Field(
+        default=None, description="PEM file of that certificate's key; default: it is in the certificate's file."
+    )
+    ssl_key_password: Annotated[SecretStr | None, Unset] = Field(
+        default=None, description="Password of that key, where it is encrypted."
+    )
+    ssl_check_hostname: bool = Field(
+        default=True,
+        description="Whether a broker's certificate must be for the name it is reached by. `false` leaves room for whoever "
+        "holds any certificate of the same authority.",
+    )
+    sasl_mechanism: Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, Unset] = Field(
+        default=None,
+        description="How the password is proved; PLAIN sends it, so only over SASL_SSL. Each SASL protocol needs it.",
+    )
+    sasl_username: Annotated[str | None, Unset] = Field(
+        default=None, description="User of this process: `veil-gate`, `veil-admit`, … (one an agent), `veil-clients`."
+    )
+    sasl_password: Annotated[SecretStr | None, Unset] = Field(default=None, description="The user's password.")
     postgres: SecretStr = Field(
         default=SecretStr("postgresql://postgres@127.0.0.1:5432/veil"),
         description="Postgres connection URI of the audit store.",
@@ -83,6 +128,21 @@ class Settings(BaseSettings):
         ge=0,
         description="How long a worker waits for a policy version, a key or state it has not seen yet, before it fails closed.",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Each setting by itself, then those of the connection to Kafka as a whole. Raises ConfigError.
+
+        Pydantic's own error would quote the values, and one of them may be a password.
+        """
+        try:
+            settings = handler(values)
+        except ValidationError as exc:
+            wrong = [f"{variable(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
+            raise ConfigError(f"a setting is wrong: {'; '.join(wrong)} (docs/settings.md)") from None
+        check_security(settings)
+        return settings
 
     @property
     def keys_folder(self) -> Path:

@@ -1,10 +1,11 @@
 """Policy: judges commands, one by one, in one total order.
 
-Reads `veil.commands` (one partition). Writes `veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`,
-`veil.dead-letters`. Its table's changelog is `veil.state` itself: a row it writes is a row every agent follows.
-Promises: each command has one result, under its id; each that can change something, and each refused one, has one audit
-event; a refused command writes no state. Kafka or the key service away: the partition is held. Redis and Postgres: not
-needed.
+Reads `veil.commands` (one partition), and of `veil.dead-letters` the one letter that a command names. Writes
+`veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`, `veil.redrive`, `veil.dead-letters`. Its table's
+changelog is `veil.state` itself: a row it writes is a row every agent follows.
+Promises: each command has one result, under its id; each that can change something or shows content, and each refused one,
+has one audit event, in the transaction of its result; a refused command writes no state. A letter of one revision is
+redriven once, whatever is repeated. Kafka or the key service away: the partition is held. Redis and Postgres: not needed.
 
 Randomness: a new root key is drawn from the system's source, so that a batch done again draws another one. That does no
 harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be.
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import TypeAlias
 
 import orjson
 
@@ -23,26 +25,36 @@ from veilstream.contracts.audit_event import actor_pseudonym
 from veilstream.contracts.codec import Codec, is_avro
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, WorldError
 from veilstream.contracts.identity import Origin, digest_of
-from veilstream.contracts.records import AuditEvent, Command, CommandResult, Tenant
+from veilstream.contracts.records import AuditEvent, Command, CommandResult, DeadLetter, Redrive, Tenant
 from veilstream.contracts.step import Done, Failure, Item, Outcome, Output, Record
 from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys, new_key
 from veilstream.keys.service import KeyService
-from veilstream.policy.commands import KINDS, Case, Judgement, Place, Root, judge
+from veilstream.policy import dead_letters
+from veilstream.policy.case import Case, Judgement, Place, Root
+from veilstream.policy.commands import KINDS, judge
 from veilstream.policy.edge import read_json
 from veilstream.policy.state import State, tenant_key
 from veilstream.verdicts.dead_letters import dead_letter
 
 AGENT = "policy"
 INVALID = "invalid_command"
+TRACE = "traceparent"
 _FIELDS_MAX = {"id": 200, "kind": 100, "actor": 500, "tenant": 200}
 """Characters; these come back in the result, which must not outgrow its topic. The tenant's form is the judge's question."""
+
+
+Letters: TypeAlias = Callable[[int, int], Awaitable[Record | None]]
+"""The committed record of veil.dead-letters at (partition, offset); None: there is none (any more). Raises WorldError."""
 
 
 class PolicyAgent:
     """What the policy agent does with a record: `decode`, `step`, `on_failure` are the three functions of an agent."""
 
-    def __init__(self, codec: Codec, key_service: KeyService, keyring: KeyRing, *, cluster: str) -> None:
+    def __init__(
+        self, codec: Codec, key_service: KeyService, keyring: KeyRing, *, letters: Letters, cluster: str
+    ) -> None:
         self._codec = codec
+        self._letters = letters
         self._roots = _Roots(key_service, keyring)
         self._keyring = keyring
         self._cluster = cluster
@@ -51,9 +63,9 @@ class PolicyAgent:
         """Avro or JSON → command. Raises RecordError."""
         return decode_command(self._codec, record.value)
 
-    def step(self, batch: Sequence[Item[Command]]) -> Sequence[Outcome]:
+    async def step(self, batch: Sequence[Item[Command]]) -> Sequence[Outcome]:
         """Judge the commands in order; each sees the rows the ones before it wrote."""
-        return [self._judge(item) for item in batch]
+        return [await self._judge(item) for item in batch]
 
     def on_failure(self, record: Record, failure: Failure) -> Sequence[Output]:
         """A refusing result where the command can be read, and a dead letter."""
@@ -66,22 +78,36 @@ class PolicyAgent:
         event = self._failed_event(record, command, refusal)
         return (self._result(record, command, refusal), *event, letter)
 
-    def _judge(self, item: Item[Command]) -> Done:
+    async def _judge(self, item: Item[Command]) -> Outcome:
         record, command, table = item.record, item.value, item.table
         operations, made = self._operations(table, record)
         author = actor_pseudonym(operations.actor, command.actor)
         place = Place(record.timestamp_ms, record.offset)
-        said = judge(Case(command, place, self._codec, State(self._codec, table), self._roots, author))
+        letter = await self._letter(command)
+        state = State(self._codec, table)
+        said = judge(Case(command, place, self._codec, state, self._roots, author, self._keyring, letter))
         table.update(said.writes)
         outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
         for public in said.public_keys:
             outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), self._codec.encode(public)))
+        if said.redrive is not None:
+            outputs.append(self._redrive(said.redrive, said.traceparent))
         outputs.append(self._result(record, command, said))
         kind = KINDS.get(command.kind)
-        if said.code is not None or kind is None or kind.changes:
+        if said.code is not None or kind is None or kind.audited:
             tenant, keys = self._audited_under(State(self._codec, table), command, operations)
             outputs.append(self._event(record, command, said, tenant, keys))
         return Done(tuple(outputs), "refused" if said.code else "done")
+
+    async def _letter(self, command: Command) -> DeadLetter | None:
+        """The dead letter a command names. Raises WorldError."""
+        place = dead_letters.named(command)
+        found = None if place is None else await self._letters(place.partition, place.offset)
+        return None if found is None or found.value is None else self._codec.decode(DeadLetter, found.value)
+
+    def _redrive(self, redrive: Redrive, traceparent: str | None) -> Output:
+        headers = () if traceparent is None else ((TRACE, traceparent.encode()),)
+        return Output(catalogue.REDRIVE, str(redrive.origin).encode(), self._codec.encode(redrive), headers)
 
     def _operations(self, table: MutableMapping[bytes, bytes], record: Record) -> tuple[TenantKeys, list[Output]]:
         """The operations key; the first command there is makes it, so that every command can be audited."""

@@ -57,6 +57,12 @@ class Worker:
         await until(lambda: self.process.poll() is not None, lambda: f"the worker ends; it said: {self.events()}")
         return self.process.returncode
 
+    async def done_or_ended(self, done: Callable[[], bool]) -> None:
+        """Wait for a condition or for its end, whichever is first."""
+        await until(
+            lambda: done() or self.process.poll() is not None, lambda: f"done or ended; it said: {self.events()}"
+        )
+
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """What it logged."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -155,8 +161,8 @@ class Bench:
         await producer.stop()
         return [f"{meta.partition}/{meta.offset}" for meta in done]
 
-    def start(self, instance: str = "0", **environment: str) -> Worker:
-        """Start the agent."""
+    def start(self, instance: str = "0", module: str = "tests.pipeline.runtime_agent", **environment: str) -> Worker:
+        """Start the agent, or another module of its kind."""
         log = self.folder / f"{self.name}-{len(self.workers)}.log"
         own = {
             "IN": self.topic("in"),
@@ -168,7 +174,7 @@ class Bench:
         }
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.pipeline.runtime_agent"],
+                [sys.executable, "-m", module],
                 cwd=REPOSITORY,
                 env={**os.environ, **own, **environment},
                 stderr=file,

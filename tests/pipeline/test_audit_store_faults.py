@@ -41,6 +41,31 @@ async def test_a_connection_lost_before_the_commit_stores_nothing(opened: Any, p
     assert await offsets(postgres, topic) == [(0, 0), (0, 1)]
 
 
+async def test_an_owner_stopped_in_mid_copy_is_ended_by_its_successor(opened: Any, postgres: str, topic: str) -> None:
+    """A zombie that sleeps inside a COPY keeps its lock for ever: whoever claims ends its session, and its rows are undone."""
+    zombie, heir = await opened(), await opened()
+    await zombie.claim([(topic, 0)])
+    in_copy, never = asyncio.Event(), asyncio.Event()
+
+    async def begin_and_sleep(connection: psycopg.AsyncConnection[Any], batch: Any, *where: Any) -> None:
+        async with connection.cursor() as cursor, cursor.copy(store_module._COPY) as copy:
+            await copy.write_row(store_module.values(batch[0], *where))
+            in_copy.set()
+            await never.wait()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store_module, "_insert", begin_and_sleep)
+        asleep = asyncio.create_task(zombie.write(topic, 0, rows(0, 1), 2))
+        await in_copy.wait()
+    with pytest.raises(WorldError):  # after its lock time-out
+        await heir.claim([(topic, 0)])
+    assert await heir.claim([(topic, 0)]) == {(topic, 0): None}
+    asleep.cancel()
+    await asyncio.wait([asleep])
+    await heir.write(topic, 0, rows(0), 1)
+    assert await offsets(postgres, topic) == [(0, 0)]
+
+
 @pytest.mark.parametrize(
     ("again", "stored"),
     [((0, 1), [0, 1]), ((0, 1, 2, 3), [0, 1, 2, 3]), ((0,), [0, 1])],

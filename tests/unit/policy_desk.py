@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from veilstream.contracts.records import (
     Key,
     Tenant,
 )
-from veilstream.contracts.step import Done, Item, Output, Record
+from veilstream.contracts.step import Done, Item, Outcome, Output, Record
 from veilstream.keys.keyring import KeyRing
 from veilstream.keys.service import LocalFile, make_master_key
 from veilstream.policy.document import parse_policy
@@ -59,7 +60,11 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.ring = KeyRing(self.service)
-        self.agent = PolicyAgent(CODEC, self.service, self.ring, cluster="c1")
+        self.letters: dict[tuple[int, int], Record] = {}
+        self.agent = PolicyAgent(CODEC, self.service, self.ring, letters=self._letter, cluster="c1")
+
+    async def _letter(self, partition: int, offset: int) -> Record | None:
+        return self.letters.get((partition, offset))
 
     def item(self, kind: str, tenant: str | None = None, body: Any = "{}", actor: str = "ops@example") -> Item[Command]:
         text = body if isinstance(body, str) else orjson.dumps(body).decode()
@@ -71,13 +76,16 @@ class Desk:
     def judge(self, *items: Item[Command], follow: bool = False) -> list[CommandResult]:
         """The results of one batch; `follow` lets the key ring see what was published."""
         before = len(self.outputs)
-        for outcome in self.agent.step(items):
+        for outcome in asyncio.run(self._outcomes(items)):
             assert isinstance(outcome, Done)
             self.outputs.extend(outcome.outputs)
         if follow:
             for entry in self.of(Key, catalogue.KEYS):
                 self.ring.apply(entry)
         return self.of(CommandResult, catalogue.COMMAND_RESULTS, since=before)
+
+    async def _outcomes(self, items: Sequence[Item[Command]]) -> Sequence[Outcome]:
+        return await self.agent.step(items)
 
     def ask(self, kind: str, tenant: str | None = None, body: Any = "{}") -> CommandResult:
         (result,) = self.judge(self.item(kind, tenant, body))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "veilstream").rglob("*.py"), *(ROOT / "agents").rglob("*.py")])
 STEPS = sorted((ROOT / "agents").rglob("step.py"))
 DOMAIN = [p for p in SOURCES if p.relative_to(ROOT).parts[:2] in {
-    ("veilstream", name) for name in ("verdicts", "anonymize", "policy", "tenancy", "ingest", "audit", "detection")
+    ("veilstream", name) for name in ("verdicts", "anonymize", "policy", "tenancy", "ingest", "audit", "detection", "ledger")
 }]  # fmt: skip
 CLOCK_AND_CHANCE = {
     "time": "the record's broker time",

@@ -82,6 +82,20 @@ async def test_a_record_that_cannot_be_decoded_fails_alone(value: bytes, answer:
     assert await published(each(echo), b"a", value, b"c") == [b"a", answer, b"c"]
 
 
+async def test_a_broken_connection_is_tried_again() -> None:
+    """A connection that comes back within three more tries costs the record nothing; neighbours keep their order."""
+    tries: list[bytes] = []
+
+    def step(items: Items) -> list[Outcome]:
+        tries.extend(item.value for item in items if item.value == b"bad")
+        if len(tries) < 5 and any(item.value == b"bad" for item in items):
+            raise ConnectionResetError
+        return [echo(item) for item in items]
+
+    assert await published(step, b"a", b"bad", b"c") == [b"a", b"bad", b"c"]
+    assert len(tries) == 5  # together once, alone once, three times more
+
+
 @pytest.mark.parametrize(
     ("error", "answer"),
     [
@@ -90,7 +104,9 @@ async def test_a_record_that_cannot_be_decoded_fails_alone(value: bytes, answer:
         (ErasedError("gone"), b"1 erased/erased/2"),
         (VeilError("ours"), b"1 us/internal_error/2"),
         (ValueError("secret content"), b"1 us/internal_error/2"),
-        (TimeoutError(), b"1 us/internal_error/2"),
+        (TimeoutError(), b"1 us/internal_error/5"),
+        (ConnectionResetError("secret peer"), b"1 us/internal_error/5"),
+        (OSError("no such device"), b"1 us/internal_error/2"),
     ],
     ids=lambda case: type(case).__name__,
 )

@@ -15,8 +15,10 @@ from prometheus_client import CollectorRegistry
 from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.contracts.step import Done, Failure, Item, Output, Record
 from veilstream.runtime.agent import Agent
+from veilstream.runtime.caution import Caution, Note
 from veilstream.runtime.ending import RuntimeExit
-from veilstream.runtime.lane import HOLD_MAX_S, Lane, Limits, backoff
+from veilstream.runtime.flow import HOLD_MAX_S, Limits, backoff
+from veilstream.runtime.lane import Lane
 from veilstream.runtime.table import Part
 from veilstream.telemetry.metrics import RuntimeMetrics
 
@@ -26,12 +28,14 @@ Items = Sequence[Item[bytes]]
 
 @dataclass
 class Broker:
-    """Keeps what transactions committed: values in order, the offset, and how many transactions it took."""
+    """Keeps what transactions committed: values in order, the offset, and how many transactions it took but for notes."""
 
     published: list[bytes] = field(default_factory=list)
     changelog: list[tuple[bytes, bytes | None, int | None]] = field(default_factory=list)
     offset: int | None = None
     transactions: int = 0
+    notes: list[str] = field(default_factory=list)
+    """Metadata of each commit, of those that move no offset too."""
     refuses: Callable[[bytes], Exception | None] = lambda _: None
     commits: Exception | None = None
 
@@ -46,6 +50,7 @@ class Producer:
         self._broker = broker
         self._sent: list[tuple[str, bytes, bytes | None, int | None]] = []
         self._offset: int | None = None
+        self._metadata = ""
 
     async def begin_transaction(self) -> None:
         self._sent, self._offset = [], None
@@ -63,7 +68,7 @@ class Producer:
         return answer
 
     async def send_offsets_to_transaction(self, offsets: Any, group: str) -> None:
-        self._offset = offsets[SOURCE].offset
+        self._offset, self._metadata = offsets[SOURCE]
 
     async def commit_transaction(self) -> None:
         if self._broker.commits is not None:
@@ -73,8 +78,9 @@ class Producer:
                 self._broker.changelog.append((key, value, partition))
             else:
                 self._broker.published.append(value)
+        self._broker.notes.append(self._metadata)
+        self._broker.transactions += bool(self._sent) or self._offset != (self._broker.offset or 0)
         self._broker.offset = self._offset
-        self._broker.transactions += 1
 
     async def stop(self) -> None:
         pass
@@ -107,7 +113,14 @@ class Bench:
     renewed: int = 0
 
     def lane(
-        self, step: Any, *, committed: int = 0, stored: int | None = None, sink: Any = None, **limits: Any
+        self,
+        step: Any,
+        *,
+        committed: int = 0,
+        stored: int | None = None,
+        sink: Any = None,
+        caution: Caution | None = None,
+        **limits: Any,
     ) -> Lane[bytes]:
         async def renew() -> Any:
             self.renewed += 1
@@ -134,6 +147,7 @@ class Bench:
             limits=Limits(**{"batch_records": 100, "batch_bytes": 1000, "transaction_s": 1.0} | limits),
             valve=self.gate,
             metrics=RuntimeMetrics("t", self.registry),
+            caution=caution,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -201,14 +215,14 @@ async def test_what_waits_becomes_one_transaction(start: Start) -> None:
 
 
 async def test_a_batch_ends_at_its_limits(start: Start) -> None:
-    """No more than `batch_records` records, and none that would bring it over `batch_bytes` unless it is alone."""
+    """No more than `batch_records` records, and none that would bring it over `batch_bytes`, keys counted, unless it is alone."""
     bench, sizes = Bench(), []
 
     def step(items: Items) -> list[Done]:
         sizes.append([len(item.value) for item in items])
         return echo(items)
 
-    lane = bench.lane(step, batch_records=3, batch_bytes=10)
+    lane = bench.lane(step, batch_records=3, batch_bytes=13)
     fill(lane, b"1", b"1", b"1", b"1", b"x" * 8, b"22", b"y" * 50, b"1")
     start(lane)
     await until(lambda: lane.done == 8)
@@ -250,6 +264,71 @@ async def test_the_world_away_holds_the_partition(start: Start) -> None:
     assert tries == [[b"a", b"b"]] * 3
     assert (bench.broker.published, lane.held_since, bench.gate.paused) == ([b"a", b"b"], None, set())
     assert bench.metric("veil_held_partitions") == 0
+
+
+async def test_a_life_notes_its_first_batch(start: Start) -> None:
+    """Before the first batch a note says what is in work; the commit behind it clears it; later batches need none."""
+    bench = Bench()
+    lane = start(bench.lane(echo))
+    fill(lane, b"a")
+    await until(lambda: lane.done == 1)
+    fill(lane, b"b", start=1)
+    await until(lambda: lane.done == 2)
+    assert bench.broker.notes == ["veil-1 0 1 0", "", ""]
+
+
+async def test_what_is_not_the_records_doing_takes_the_note_back(start: Start) -> None:
+    """A hold, and a step cancelled by an orderly stop, leave a note that counts no life."""
+
+    async def slow(items: Items) -> list[Done]:
+        await asyncio.Event().wait()
+        return []
+
+    def away(items: Items) -> list[Done]:
+        raise WorldError("away")
+
+    for step in (slow, away):
+        bench = Bench()
+        lane = start(bench.lane(step))
+        fill(lane, b"a")
+        await until(lambda: lane.queued == 0)  # noqa: B023  awaited in this round
+        await lane.drain(0.01)
+        assert bench.broker.notes[0] == "veil-1 0 1 0"
+        assert bench.broker.notes[-1] == "veil-1 0 0 0"
+
+
+async def test_after_two_deaths_records_go_one_by_one(start: Start) -> None:
+    """Each record alone under its own note, which is taken back before the commit, until the suspicious stretch is over."""
+    bench, seen = Bench(), []
+
+    def step(items: Items) -> list[Done]:
+        seen.append([item.value for item in items])
+        return echo(items)
+
+    lane = bench.lane(step, caution=Caution(Note(0, 2), span=2))
+    fill(lane, b"a", b"b", b"c", b"d")
+    start(lane)
+    await until(lambda: lane.done == 4)
+    assert seen == [[b"a"], [b"b"], [b"c", b"d"]]
+    assert bench.broker.notes == [
+        "veil-1 0 1 2", "veil-1 0 0 2", "veil-1 1 0 2", "veil-1 1 1 2", "veil-1 1 0 2", "", ""
+    ]  # fmt: skip
+
+
+async def test_a_condemned_record_fails_closed_without_the_step(start: Start) -> None:
+    """The record that ended three lives alone has a dead letter; its neighbours are done."""
+    bench, seen = Bench(), []
+
+    def step(items: Items) -> list[Done]:
+        seen.extend(item.value for item in items)
+        return echo(items)
+
+    lane = bench.lane(step, caution=Caution(Note(0, 3, 5), span=5))
+    fill(lane, b"bad", b"b", b"c")
+    start(lane)
+    await until(lambda: lane.done == 3)
+    assert bench.broker.published == [b"0 record_ends_process", b"b", b"c"]
+    assert seen == [b"b", b"c"]
 
 
 def test_backoff_grows_to_its_limit_with_chance_in_it() -> None:

@@ -74,6 +74,16 @@ def test_aiokafkas_warnings_keep_their_coordinates(lines: Lines) -> None:
     assert [line["line"] for line in lines()] == ["retrying topic-0"]
 
 
+def test_one_place_in_a_library_does_not_flood_the_log(lines: Lines) -> None:
+    """Without its broker a client says the same hundreds of times a second: twenty in ten seconds are kept, others too."""
+    flood, other = logging.getLogger("aiokafka.conn"), logging.getLogger("aiokafka.client")
+    for number in range(500):
+        flood.warning("Unable to connect to %s", number)
+    other.warning("Unable to update metadata")
+    said = [line["line"] for line in lines()]
+    assert said == [*(f"Unable to connect to {number}" for number in range(20)), "Unable to update metadata"]
+
+
 @pytest.mark.parametrize("name", ["faust", "mode", "aiokafka", "asyncio", "aiohttp", "pebble"])
 def test_libraries_are_quiet_below_warning(lines: Lines, name: str) -> None:
     """Their INFO lines say nothing an operator acts on."""

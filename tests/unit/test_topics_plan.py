@@ -213,6 +213,18 @@ def test_growing_partitions_is_explained() -> None:
     assert "its order needs just that many" in ordered.text
 
 
+@pytest.mark.parametrize(
+    ("kept", "wrong"), [("10081", False), ("525600", False), ("10080", True), ("1440", True), (None, False)]
+)
+def test_offsets_must_outlive_records(kept: str | None, *, wrong: bool) -> None:
+    """Kept no longer than the records (7 days here), an old group would judge them again; unknown is not called wrong."""
+    broker = {} if kept is None else {"offsets.retention.minutes": kept}
+    found = planned(replace(GOOD, broker=broker))
+    expected = [("broker", "", "offsets.retention.minutes", "> 10080", kept)]
+    assert rows(found) == (expected if wrong else [])
+    assert len(deviations(found)) == wrong
+
+
 def test_changes_read_as_flat_json() -> None:
     """For `--json`: strings alone."""
     [change] = planned(with_topic("veil.state", replicas=2))

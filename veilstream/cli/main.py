@@ -15,7 +15,21 @@ from typing import NoReturn
 
 import typer
 
-from veilstream.cli import audit, check, demo, keys, policy, produce, stack, tenant, topics, verdicts, worker
+from veilstream.cli import (
+    audit,
+    check,
+    demo,
+    dlq,
+    keys,
+    ledger,
+    policy,
+    produce,
+    stack,
+    tenant,
+    topics,
+    verdicts,
+    worker,
+)
 from veilstream.contracts.errors import VeilError
 
 FAILED = 1
@@ -30,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would print local variables, and so text
     rich_markup_mode=None,
 )
-for part in (stack, demo, check, produce, verdicts, audit, policy, tenant, topics, keys, worker):
+for part in (stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, topics, keys, worker):
     part.register(app)
 
 

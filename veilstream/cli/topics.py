@@ -66,6 +66,7 @@ def apply(
         partitions=partitions or settings.chain_partitions,
         replicas=replicas,
         accept_recreated=accepted,
+        settings=settings,
     )
     _show(done, as_json=as_json, empty="nothing to do: the cluster is as the catalogue says")
     if any(c.severity == "error" and not (c.kind == "recreated" and c.subject in accepted) for c in done):
@@ -98,7 +99,9 @@ def _planned(data: Data, partitions: int | None, replicas: int, *, require_acls:
 
     settings = settings_for(data)
     count = partitions or settings.chain_partitions
-    return plan_topics(settings.bootstrap, partitions=count, replicas=replicas, require_acls=require_acls)
+    return plan_topics(
+        settings.bootstrap, partitions=count, replicas=replicas, require_acls=require_acls, settings=settings
+    )
 
 
 def _show(changes: list[Change], *, as_json: bool, empty: str) -> None:

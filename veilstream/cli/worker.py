@@ -16,6 +16,7 @@ MODULES = {
     "anonymization": "agents.anonymization.app",
     "audit": "agents.audit.app",
     "policy": "agents.policy.app",
+    "ledger": "veilstream.client.ledger_process",
 }
 
 

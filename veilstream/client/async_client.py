@@ -25,6 +25,7 @@ from veilstream.client.followed import TOPICS, Followed
 from veilstream.client.kafka import Cluster, describe, explain, started_producer
 from veilstream.client.request import Document, Messages, content_of, encoded
 from veilstream.client.waiting import Ticket, Waiting
+from veilstream.connection.options import aiokafka_options
 from veilstream.contracts.catalogue import AUDIT, COMMAND_RESULTS, COMMANDS, REQUESTS, VERDICTS
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError
@@ -49,7 +50,7 @@ class AsyncClient:
 
     def __init__(self, bootstrap: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
-        self._options: dict[str, Any] = {"bootstrap_servers": bootstrap or self._settings.bootstrap}
+        self._options = aiokafka_options(self._settings, bootstrap)
         self._codec = Codec()
         self._framing: ConfluentFraming | None = None
         self._open = AsyncExitStack()
@@ -60,7 +61,7 @@ class AsyncClient:
         self._waiting: Waiting | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises ClientError: no broker answers; ConfigError: a registry address that is none."""
+        """Connect. Raises ClientError: no broker answers; ConfigError: one does, and does not let us in; no registry address."""
         topics = (REQUESTS, VERDICTS, AUDIT, COMMANDS, COMMAND_RESULTS, *TOPICS)
         self._cluster = await describe(self._options, topics)
         try:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
@@ -19,7 +20,8 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from veilstream.client.partitioner import StickyPartitioner
-from veilstream.contracts.errors import ClientError
+from veilstream.connection.refusal import refusal
+from veilstream.contracts.errors import ClientError, VeilError
 
 REQUEST_BYTES_MAX: Final = 2 << 20
 """What the public input topic takes (topics/catalogue.yaml)."""
@@ -75,20 +77,35 @@ def explain(error: Exception, bootstrap: str) -> ClientError:
                 "plan`)",
                 code="not_authorized",
             )
+        case GroupAuthorizationFailedError():
+            return ClientError(
+                "the broker refuses this consumer group to this principal: `veil topics apply` opens names that begin with "
+                "`veil-clients-` or `veil-operators-`",
+                code="not_authorized",
+            )
     return ClientError(
         f"Kafka at {bootstrap} answered with {type(error).__name__}: look at `veil status`", code="kafka_error"
     )
 
 
+async def explain_start(error: KafkaError, options: Mapping[str, Any]) -> VeilError:
+    """The error of a first connection, as one of ours: ConfigError where the broker answers and does not let us in."""
+    refused = await refusal(options) if isinstance(error, KafkaConnectionError) else None
+    return refused or explain(error, str(options["bootstrap_servers"]))
+
+
 async def describe(options: Mapping[str, Any], topics: Iterable[str]) -> Cluster:
-    """Ask for the cluster's id and the partitions of those topics that are there. Raises ClientError: no broker."""
+    """Ask for the cluster's id and the partitions of those topics that are there.
+
+    Raises ClientError: no broker; ConfigError: it does not let this process in.
+    """
     admin = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
     try:
         await admin.start()
         cluster = str((await admin.describe_cluster())["cluster_id"])
         rows = await admin.describe_topics(sorted(set(topics)))
     except KafkaError as exc:
-        raise explain(exc, str(options["bootstrap_servers"])) from None
+        raise await explain_start(exc, options) from None
     finally:
         await admin.close()
     return Cluster(cluster, {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0})
@@ -110,7 +127,7 @@ async def started_consumer(options: Mapping[str, Any], *, group: str | None = No
     except BaseException as exc:
         await consumer.stop()
         if isinstance(exc, KafkaError):
-            raise explain(exc, str(options["bootstrap_servers"])) from None
+            raise await explain_start(exc, options) from None
         raise
     return consumer
 
@@ -132,7 +149,7 @@ async def started_producer(options: Mapping[str, Any]) -> AIOKafkaProducer:
     except BaseException as exc:
         await producer.stop()
         if isinstance(exc, KafkaError):
-            raise explain(exc, str(options["bootstrap_servers"])) from None
+            raise await explain_start(exc, options) from None
         raise
     return producer
 

@@ -25,6 +25,7 @@ KEYS = "veil.keys"
 PUBLIC_KEYS = "veil.public-keys"
 SCHEMAS = "veil.schemas"
 QUOTAS = "veil.ingest.quotas"
+REDRIVE = "veil.redrive"
 
 
 class Topic(BaseModel):

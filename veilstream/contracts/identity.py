@@ -34,7 +34,7 @@ def verdict_id(tenant: str, origin: Origin, revision: int) -> str:
     return digest_of("veil-verdict-v1", *parts).hex()
 
 
-def dead_letter_id(coordinates: Origin, agent: str, code: str) -> str:
-    """Dead letter id: the same failure of the same record by the same agent has the same id."""
+def dead_letter_id(coordinates: Origin, agent: str, code: str, revision: int = 0) -> str:
+    """Dead letter id: the same failure of the same record by the same agent under the same revision has the same id."""
     parts = (coordinates.cluster, coordinates.topic, coordinates.partition, coordinates.offset, agent, code)
-    return digest_of("veil-dead-letter-v1", *parts).hex()
+    return digest_of("veil-dead-letter-v1", *parts, *((revision,) if revision else ())).hex()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,6 +17,9 @@ from veilstream.policy.edge import Strict, form, read_json
 from veilstream.tenancy.tiers import Compliance, Region, TierName
 
 PUBLIC_KEY_BYTES = 32  # X25519
+PARTITION_MAX = (1 << 31) - 1  # what Kafka's protocol has for them
+OFFSET_MAX = (1 << 63) - 1
+_LETTER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def _public_key(value: str) -> str:
@@ -25,6 +29,12 @@ def _public_key(value: str) -> str:
         raw = b""
     if len(raw) != PUBLIC_KEY_BYTES:
         raise form(f"an X25519 public key: base64 of {PUBLIC_KEY_BYTES} bytes")
+    return value
+
+
+def _letter_id(value: str) -> str:
+    if not _LETTER_ID.fullmatch(value):
+        raise form("the letter's id: 64 hex digits")
     return value
 
 
@@ -91,6 +101,25 @@ class PolicyShow(Strict):
         if (self.policy is None) != (self.version is None):
             raise form("a body with both policy and version, or neither")
         return self
+
+
+class LetterPlace(Strict):
+    """A dead letter by its place on veil.dead-letters; its id guards against another one that stands there."""
+
+    partition: Annotated[int, Field(ge=0, le=PARTITION_MAX)]
+    offset: Annotated[int, Field(ge=0, le=OFFSET_MAX)]
+    id: Annotated[str, AfterValidator(_letter_id)]
+
+
+class LetterShow(LetterPlace):
+    """The letter to be shown, and the X25519 public key its content is sealed to: nobody else reads it on the results topic."""
+
+    reply_key: Annotated[str, AfterValidator(_public_key)]
+
+    @property
+    def reply_key_bytes(self) -> bytes:
+        """The key of who asks."""
+        return base64.b64decode(self.reply_key)
 
 
 def tenant_json(tenant: Tenant) -> dict[str, Any]:

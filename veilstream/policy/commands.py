@@ -11,24 +11,15 @@ version back in force. `replaces` rules that out: then the repeat is refused as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
 
-from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import Fault, RecordError, VeilError
-from veilstream.contracts.records import (
-    Activation,
-    ActiveFrom,
-    Command,
-    Key,
-    PolicyPin,
-    PolicyVersion,
-    PublicKey,
-    Tenant,
-)  # fmt: skip
+from veilstream.contracts.records import Activation, ActiveFrom, PolicyPin, PolicyVersion, PublicKey, Tenant
 from veilstream.contracts.sealing import HPKE
+from veilstream.policy import dead_letters
 from veilstream.policy.bodies import (
+    LetterPlace,
+    LetterShow,
     Nothing,
     PolicyActivate,
     PolicySet,
@@ -38,85 +29,17 @@ from veilstream.policy.bodies import (
     tenant_json,
     version_json,
 )  # fmt: skip
+from veilstream.policy.case import Case, Judgement, Kind
 from veilstream.policy.document import Policy, parse_policy, shipped
-from veilstream.policy.edge import Strict, checked, read_json
-from veilstream.policy.state import State, active_key, tenant_key, version_key
+from veilstream.policy.edge import checked, read_json
+from veilstream.policy.state import active_key, tenant_key, version_key
 from veilstream.policy.version import order_of
-from veilstream.tenancy.ids import TENANT_ID_FORM, is_tenant_id
+from veilstream.tenancy.ids import is_tenant_id
 
 FORMER_MAX = 16
 LISTED_MAX = 2_000
-"""Versions told by one `policy.list`: at some 250 bytes each, half of what a record of the results topic may have."""
+"""Versions told by one `policy.list`: at some 250 bytes each far less than a record of the results topic may have."""
 INVALID_BODY = "invalid_body"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a command stands: the broker's time of its record and its offset."""
-
-    at_ms: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A root key: what a tenant's row names, and the entry to publish where it was made just now."""
-
-    key_id: str
-    public_key: bytes
-    entry: Key | None
-
-
-class RootKeys(Protocol):
-    """Where root keys come from."""
-
-    def root(self, tenant: str, created_ms: int) -> Root:
-        """The tenant's root key, made unless there is one. Raises WorldError, ErasedError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What comes of a command."""
-
-    resource: str
-    reason: str
-    body: Mapping[str, Any] = field(default_factory=dict)
-    code: str | None = None
-    """None: done."""
-    writes: Mapping[bytes, bytes] = field(default_factory=dict)
-    keys: tuple[Key, ...] = ()
-    public_keys: tuple[PublicKey, ...] = ()
-    policy: PolicyPin | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A command with all that its judge may look at."""
-
-    command: Command
-    place: Place
-    codec: Codec
-    state: State
-    roots: RootKeys
-    author: str
-    """Pseudonym of the actor under the operations key: versions belong to no tenant."""
-
-    @property
-    def tenant(self) -> str:
-        """The tenant the command is about, in form; whether it exists is the judge's question."""
-        tenant = self.command.tenant
-        if tenant is None:
-            raise RecordError("the command needs a tenant: name it in the field tenant", code="tenant_required")
-        if not is_tenant_id(tenant):
-            raise RecordError(f"tenant must be {TENANT_ID_FORM}", code="invalid_tenant")
-        return tenant
-
-    def known_tenant(self) -> Tenant:
-        """The tenant's configuration."""
-        row = self.state.tenant(self.tenant)
-        if row is None:
-            raise RecordError("there is no such tenant: create it with tenant.create", code="unknown_tenant")
-        return row
 
 
 def judge(case: Case) -> Judgement:
@@ -130,9 +53,16 @@ def judge(case: Case) -> Judgement:
     except VeilError as exc:
         if exc.fault in (Fault.WORLD, Fault.US):
             raise
-        tenant = case.command.tenant
-        resource = f"tenant/{tenant}" if tenant is not None and is_tenant_id(tenant) else "command"
-        return Judgement(resource, str(exc), code=exc.reason_code)
+        return Judgement(_about(case), str(exc), code=exc.reason_code)
+
+
+def _about(case: Case) -> str:
+    """What a refused command was about, as far as it can be told: its words could be any text."""
+    letter = dead_letters.named(case.command)
+    if letter is not None:
+        return dead_letters.resource(letter.id)
+    tenant = case.command.tenant
+    return f"tenant/{tenant}" if tenant is not None and is_tenant_id(tenant) else "command"
 
 
 def _operations_init(case: Case, _: Nothing) -> Judgement:
@@ -263,21 +193,15 @@ def _pin(version: PolicyVersion) -> PolicyPin:
     return PolicyPin(version.policy, version.version, version.digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of command: its body, its judge, and whether it changes anything (then it is audited when done too)."""
-
-    body: type[Strict]
-    judge: Callable[[Case, Any], Judgement]
-    changes: bool
-
-
 KINDS: Mapping[str, Kind] = {
-    "operations.init": Kind(Nothing, _operations_init, changes=True),
-    "tenant.create": Kind(TenantCreate, _tenant_create, changes=True),
-    "tenant.show": Kind(Nothing, _tenant_show, changes=False),
-    "policy.set": Kind(PolicySet, _policy_set, changes=True),
-    "policy.activate": Kind(PolicyActivate, _policy_activate, changes=True),
-    "policy.show": Kind(PolicyShow, _policy_show, changes=False),
-    "policy.list": Kind(Nothing, _policy_list, changes=False),
+    "operations.init": Kind(Nothing, _operations_init, audited=True),
+    "tenant.create": Kind(TenantCreate, _tenant_create, audited=True),
+    "tenant.show": Kind(Nothing, _tenant_show, audited=False),
+    "policy.set": Kind(PolicySet, _policy_set, audited=True),
+    "policy.activate": Kind(PolicyActivate, _policy_activate, audited=True),
+    "policy.show": Kind(PolicyShow, _policy_show, audited=False),
+    "policy.list": Kind(Nothing, _policy_list, audited=False),
+    "dlq.show": Kind(LetterShow, dead_letters.show, audited=True),
+    "dlq.redrive": Kind(LetterPlace, dead_letters.redrive, audited=True),
+    "dlq.discard": Kind(LetterPlace, dead_letters.discard, audited=True),
 }

@@ -3,6 +3,7 @@
 tenant/T      Tenant         configuration of tenant T; T is empty for the operations key's row
 policy/P/V    PolicyVersion  version V of policy P; never changed once it stands there
 active/T      Activation     what T's records are judged under, and since when
+dead-letter/TOPIC/PARTITION/OFFSET  Disposition  what was done about the dead letters of that record; only policy looks at it
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from veilstream.contracts.codec import Codec
-from veilstream.contracts.records import Activation, PolicyVersion, Tenant
+from veilstream.contracts.identity import Origin
+from veilstream.contracts.records import Activation, DeadLetter, Disposition, PolicyVersion, Tenant
 
 R = TypeVar("R")
 _POLICY = b"policy/"
+_DEAD_LETTER = b"dead-letter/"
+OPEN, REDRIVEN, DISCARDED = "open", "redriven", "discarded"
+"""States of a dead letter."""
 
 
 def tenant_key(tenant: str) -> bytes:
@@ -40,6 +45,28 @@ def version_of_key(key: bytes) -> tuple[str, str] | None:
     return policy, version
 
 
+def disposition_key(origin: Origin) -> bytes:
+    """Key of what was done about a record's dead letters."""
+    return _DEAD_LETTER + str(origin).encode()
+
+
+def is_disposition(key: bytes) -> bool:
+    """Whether the row is of dead letters."""
+    return key.startswith(_DEAD_LETTER)
+
+
+def place_of(letter: DeadLetter) -> Origin:
+    """The record whose letters share one row: the input record, else the one the agent was working on."""
+    return letter.origin or letter.coordinates
+
+
+def state_of(letter: DeadLetter, row: Disposition | None) -> str:
+    """open, redriven or discarded. A letter below the row's revision was redriven: else there were no such revision."""
+    if row is None or row.revision < letter.revision:
+        return OPEN
+    return row.status if row.revision == letter.revision else REDRIVEN
+
+
 class State:
     """Rows of `veil.state`, decoded when asked for. Lookups raise WorldError for a row of a schema not known here yet."""
 
@@ -58,6 +85,10 @@ class State:
     def version(self, policy: str, version: str) -> PolicyVersion | None:
         """A policy version."""
         return self.row(PolicyVersion, version_key(policy, version))
+
+    def disposition(self, origin: Origin) -> Disposition | None:
+        """What was done about a record's dead letters."""
+        return self.row(Disposition, disposition_key(origin))
 
     def versions(self) -> Iterator[PolicyVersion]:
         """Every policy version; reads every key, so it is for operators' questions only."""

@@ -12,7 +12,7 @@ from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import RecordError, TenantError
 from veilstream.contracts.records import Activation, ActiveFrom, PolicyPin, PolicyVersion, Tenant
 from veilstream.policy.document import Policy, digest_of_document, parse_policy
-from veilstream.policy.state import State, version_of_key
+from veilstream.policy.state import State, is_disposition, version_of_key
 from veilstream.policy.version import is_prerelease, order_of
 
 R = TypeVar("R")
@@ -36,7 +36,13 @@ class PolicyView:
         """Offset up to which `veil.state` was read."""
 
     def apply(self, key: bytes, value: bytes | None, offset: int) -> None:
-        """Take up one record of the topic. Keys of a later release are kept out of the way, not an error."""
+        """Take up one record of the topic. Keys of a later release are kept out of the way, not an error.
+
+        What was done about dead letters is nothing to judge records by, and there may be many of them: it is passed over.
+        """
+        self.state_offset = max(self.state_offset, offset)
+        if is_disposition(key):
+            return
         if value is None:
             self._rows.pop(key, None)
         else:
@@ -45,7 +51,6 @@ class PolicyView:
         if (named := version_of_key(key)) is not None:
             versions = self._versions.setdefault(named[0], set())
             (versions.discard if value is None else versions.add)(named[1])
-        self.state_offset = max(self.state_offset, offset)
 
     def tenant(self, tenant: str) -> Tenant | None:
         """A tenant's configuration; None: no such tenant. The operations key's row is no tenant."""

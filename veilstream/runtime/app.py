@@ -37,7 +37,11 @@ __all__ = ["Agent", "Follower", "Pool", "Service", "Sink", "run"]
 
 def run(build: Callable[[Settings], Agent[Any]], settings: Settings | None = None) -> NoReturn:
     """Run one agent until SIGTERM (exit 0), a wrong setting (78) or anything that only a restart mends (70)."""
-    settings = settings or Settings()
+    try:
+        settings = settings or Settings()
+    except ConfigError as exc:
+        configure_logs("info", "json")
+        _exit(_unexpected(exc))
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, 0)
     )  # a core dump would hold texts and keys; the pool's workers inherit it

@@ -6,11 +6,12 @@ Every record of the batch gets exactly one outcome. `WorldError` leaves this mod
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -18,6 +19,7 @@ from veilstream.contracts.errors import Fault, VeilError, WorldError
 from veilstream.contracts.step import Done, Failed, Failure, Item, Outcome, Output, Record
 from veilstream.runtime.agent import Agent
 from veilstream.runtime.ending import RuntimeExit
+from veilstream.runtime.flow import backoff
 from veilstream.runtime.kafka import OUTPUT_BYTES_MAX
 from veilstream.runtime.table import Overlay, Part, Versions
 from veilstream.telemetry.logs import where
@@ -26,6 +28,12 @@ T = TypeVar("T")
 log = structlog.get_logger("veilstream.runtime")
 
 _RECORD_OVERHEAD_BYTES = 256
+
+TRANSIENT: Final = (ConnectionError, TimeoutError)
+"""What a step's own calls raise when a connection breaks. A step that knows its service is away raises `WorldError` instead,
+which holds the partition for as long as it takes; these are a step's surprises, and must not hold it for ever."""
+TRANSIENT_TRIES: Final = 3
+"""After .1, .2 and .4 seconds: long enough for a connection to be made anew, short enough for a record's neighbours."""
 
 
 @dataclass(slots=True)
@@ -83,12 +91,7 @@ async def _one_by_one(agent: Agent[T], records: Sequence[Record], part: Part, *,
     """Each record alone, on top of what the ones before it wrote; the one that raises fails closed."""
     versions, work = Versions(part), Work()
     for index, record in enumerate(records):
-        try:
-            (outcome,) = await _outcomes(agent, [record], versions, first=index)
-        except Exception as exc:  # noqa: BLE001
-            _leave_if_world(exc)
-            log.error("record_failed", agent=agent.name, partition=record.partition, offset=record.offset, **_why(exc))
-            outcome = Failed(Failure.from_exception(exc, attempts=2 if again else 1))
+        outcome = await _alone(agent, record, versions, index, attempts=2 if again else 1)
         if isinstance(outcome, Failed):
             versions.drop(index)
             _answer(agent, record, outcome.failure, work)
@@ -96,6 +99,23 @@ async def _one_by_one(agent: Agent[T], records: Sequence[Record], part: Part, *,
             _add(outcome, work)
     work.writes = versions.final()
     return work
+
+
+async def _alone(agent: Agent[T], record: Record, versions: Versions, index: int, *, attempts: int) -> Outcome:
+    """One record's outcome. What may pass by itself is tried `TRANSIENT_TRIES` times more; anything else fails closed at once."""
+    for again in range(TRANSIENT_TRIES + 1):
+        try:
+            (outcome,) = await _outcomes(agent, [record], versions, first=index)
+        except Exception as exc:  # noqa: BLE001
+            _leave_if_world(exc)
+            versions.drop(index)
+            if isinstance(exc, TRANSIENT) and again < TRANSIENT_TRIES:
+                await asyncio.sleep(backoff(again))
+                continue
+            log.error("record_failed", agent=agent.name, partition=record.partition, offset=record.offset, **_why(exc))
+            return Failed(Failure.from_exception(exc, attempts=attempts + again))
+        return outcome
+    raise AssertionError("the last try returned neither an outcome nor a failure")
 
 
 async def _outcomes(agent: Agent[T], records: Sequence[Record], versions: Versions, first: int = 0) -> list[Outcome]:

@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from veilstream.connection.denied import denied
 from veilstream.contracts.errors import ConfigError, VeilError
 
 EXIT_OK: Final = 0
@@ -43,7 +44,11 @@ class Ending:
         self._settle(End(EXIT_OK, reason))
 
     def fail(self, cause: BaseException, doing: str) -> None:
-        """End now, for a restart. Only our own errors are quoted: the text of others may hold a record's content."""
+        """End now, for a restart. Only our own errors are quoted: the text of others may hold a record's content.
+
+        A right that the principal lacks is not mended by a restart.
+        """
+        cause = denied(cause) or denied(cause.__cause__) or cause
         code = EXIT_CONFIG if isinstance(cause, ConfigError) else EXIT_RESTART
         what = str(cause) if isinstance(cause, VeilError) else f"{type(cause).__name__} while {doing}"
         self._settle(End(code, what, cause))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -17,8 +17,9 @@ from veilstream.runtime.agent import Agent
 from veilstream.runtime.ending import EXIT_OK, End, Ending
 from veilstream.runtime.faust_app import FaustApp
 from veilstream.runtime.faust_consumer import Reading
-from veilstream.runtime.kafka import client_options, require_transactions
-from veilstream.runtime.lane import Limits
+from veilstream.runtime.flow import Limits
+from veilstream.runtime.follower import Follower
+from veilstream.runtime.kafka import client_options, faust_credentials, require_rights, require_transactions
 from veilstream.runtime.partitions import Partitions
 from veilstream.runtime.watchdog import LOOK_S, Watchdog
 from veilstream.settings import Settings
@@ -36,8 +37,10 @@ class EngineApp(FaustApp):
     """The Faust app of one agent: its only Faust agent hands each record to its partition's lane."""
 
     def __init__(self, agent: Agent[Any], settings: Settings, metrics: RuntimeMetrics, ending: Ending) -> None:
+        options = client_options(settings)
         super().__init__(
             agent.group,
+            broker_credentials=faust_credentials(options),
             broker=[f"kafka://{server.strip()}" for server in settings.bootstrap.split(",")],
             broker_session_timeout=settings.session_timeout_s,
             broker_heartbeat_interval=settings.session_timeout_s / 6,
@@ -48,11 +51,11 @@ class EngineApp(FaustApp):
         self.partitions = Partitions(
             agent,
             Reading(self),
-            options=client_options(settings),
+            options=options,
             limits=Limits(
                 batch_records=settings.batch_records,
                 batch_bytes=settings.batch_bytes,
-                transaction_s=3 * settings.transaction_timeout_s,
+                transaction_s=1.5 * settings.transaction_timeout_s,  # the broker has aborted it by then
                 interval_s=settings.batch_interval_s,
             ),
             transaction_timeout_s=settings.transaction_timeout_s,
@@ -103,7 +106,7 @@ async def work(agent: Agent[T], settings: Settings) -> End:
     """Run the agent until it is told to stop or cannot go on.
 
     1. Serve health and metrics, so that a slow start can be seen.
-    2. Refuse a broker without transactions.
+    2. Refuse a broker without transactions, and a principal without its rights.
     3. Start services, load the pool's models, read the followed topics: before any partition is ours.
     4. Join the group and work.
     5. Drain: no more fetching, finish the batches in work, commit, leave the group.
@@ -134,19 +137,24 @@ async def work(agent: Agent[T], settings: Settings) -> End:
 async def _start(agent: Agent[T], settings: Settings, app: EngineApp) -> None:
     options = client_options(settings)
     await require_transactions(options, agent.group, settings.instance or "any")  # 2
+    table = (agent.table,) if agent.table else ()
+    followed = [follower.topic for follower in agent.followers]
+    await require_rights(settings, group=agent.group, reads={*agent.topics, *followed, *table}, writes=table)
     for service in agent.services:  # 3
         await service.start()
-    if agent.pool is not None:
-        await agent.pool.start()
-    for follower in agent.followers:
-        await follower.start(options)
-        app.ending.watch(follower.task, f"following {follower.topic}")
+    loading = () if agent.pool is None else (agent.pool.start(),)
+    await asyncio.gather(*loading, *(_follow(follower, options, app) for follower in agent.followers))
     await app.start()  # 4
     await app.wait_until_stopped()
     if app.crash_reason is not None:
         raise app.crash_reason
     if not app.ending.reached:
         raise RuntimeError("Faust stopped by itself")
+
+
+async def _follow(follower: Follower, options: Mapping[str, Any], app: EngineApp) -> None:
+    await follower.start(options)
+    app.ending.watch(follower.task, f"following {follower.topic}")
 
 
 async def _drain(agent: Agent[T], app: EngineApp, running: asyncio.Task[None]) -> None:

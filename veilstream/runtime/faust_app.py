@@ -1,11 +1,15 @@
 """Faust as the carrier: it joins the group, assigns, fetches and streams. Publishing, committing and tables are not its own.
 
 Together with faust_consumer.py this is all that knows Faust's inside, so it is tied to the exact versions it was written
-against. What it works around here:
+against. What it works around here (the names of WORKAROUNDS; tests/pipeline/test_workarounds.py shows what happens without each):
 
-- Recovery resumes partitions before it seeks, and loses what came between: the end of an assignment is ordered anew.
-- Starting waits a second for tables that Faust does not have here.
-- Faust's own producer is never used, so it is not started.
+- recovery_order: Recovery lets records flow before it seeks, and loses what came between: the end of an assignment is
+  ordered anew.
+- prompt_start: Starting waits a second for tables that Faust does not have here.
+- offset_reset: Where the log no longer holds the next record, Faust reads on at its beginning, in silence: here it is an error.
+- environment: Variables like BROKER_URL or CONSUMER_AUTO_OFFSET_RESET win over what the code says: Faust sees none.
+
+Faust's own producer is never used, so it is not started: nothing could send outside a transaction.
 """
 
 from __future__ import annotations
@@ -27,6 +31,17 @@ from veilstream.runtime.faust_consumer import Transport
 
 WRITTEN_FOR: Final = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
 POLL_RECORDS: Final = 1000
+
+WORKAROUNDS: Final = {
+    "recovery_order": (
+        "faust.tables.recovery:Recovery._restart_recovery",
+        "faust.tables.recovery:Recovery._resume_streams",
+    ),
+    "prompt_start": ("faust.tables.manager:TableManager.on_start",),
+    "offset_reset": ("aiokafka.consumer.fetcher:Fetcher._proc_fetch_request",),
+    "environment": ("faust.types.settings.base:SettingsRegistry._init_settings",),
+}
+"""Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
 
 
 def require_versions() -> None:
@@ -77,14 +92,6 @@ class OrderedRecovery(Recovery):
         self.tables.on_standbys_ready()
         app.on_rebalance_end()
 
-    @Service.task
-    async def _slurp_changelogs(self) -> None:
-        """No Faust tables, so no changelogs to read."""
-
-    @Service.task
-    async def _publish_stats(self) -> None:
-        """No Faust tables, so no statistics."""
-
 
 class Tables(TableManager):
     """Faust's table manager with no table in it."""
@@ -126,6 +133,7 @@ class FaustApp(faust.App):
             topic_disable_leader=True,
             consumer_auto_offset_reset="none",
             broker_max_poll_records=POLL_RECORDS,
+            env={},
             **conf,
         )
 

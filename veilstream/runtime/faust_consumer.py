@@ -1,16 +1,20 @@
 """Faust's consumer with its delivery taken out: it fetches and hands out, the runtime commits and seeks.
 
-What it works around (the versions it is written for are checked in faust_app.py):
+What it works around (the names of WORKAROUNDS; tests/pipeline/test_workarounds.py shows what happens without each; the
+versions it is written for are checked in faust_app.py):
 
-- Faust commits what an agent's exception acked: `commit` does nothing here.
-- Faust reads uncommitted records: the isolation level is set before the consumer starts.
-- `pause_partitions` drops records that are already fetched: pausing is done where records are handed out instead.
-- A fetch that ends while flow is off seeks by itself: `perform_seek` does nothing.
-- Faust drops fetched records of a partition that is paused meanwhile, and makes two tasks for each record: handing out is
-  written anew.
+- isolation: Faust reads uncommitted records: the isolation level is set before the consumer starts.
+- pause: `resume_partitions` does not wake a fetch that waits, which costs up to a second: pausing and resuming are done in the
+  thread that fetches.
+- handing_out: Faust drops fetched records of a partition that is paused meanwhile, and makes two tasks for each record, 2.5 times
+  the CPU: handing out is written anew.
+- none_wanted: aiokafka takes an empty set of partitions for all of them: where all are paused, none is handed out.
+- spare: Faust does not ask for records while it has no partition; a worker that does not ask for `broker_max_poll_interval`
+  leaves the group and never comes back, so a spare one would never take over: here it asks, for nothing.
 
 As a second line of defence each record carries the offset fetched before it, so that whatever goes wrong on the way is
-noticed by the lane (a record done before is dropped, a missing one ends the process).
+noticed by the lane (a record done before is dropped, a missing one ends the process); what was fetched before the runtime
+has sought is not handed out.
 """
 
 from __future__ import annotations
@@ -19,18 +23,42 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from veilstream.runtime import header_names  # noqa: F401 - in force once imported
 from veilstream.runtime.ending import RuntimeExit
-from veilstream.runtime.partitions import Progress
+from veilstream.runtime.partitions import Committed, Progress
 
 FETCH_WAIT_MS: Final = 500
 POLL_S: Final = 1.0
 YIELD_EVERY: Final = 100
+
+WORKAROUNDS: Final = {
+    "isolation": ("faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer",),
+    "pause": (
+        "faust.transport.consumer:Consumer.pause_partitions",
+        "faust.transport.consumer:Consumer.resume_partitions",
+        "aiokafka.consumer.fetcher:Fetcher._create_fetch_waiter",
+    ),
+    "handing_out": (
+        "faust.transport.consumer:Consumer.getmany",
+        "faust.transport.consumer:Consumer._drain_messages",
+        "faust.transport.drivers.aiokafka:Consumer._to_message",
+    ),
+    "none_wanted": (
+        "aiokafka.consumer.fetcher:Fetcher.fetched_records",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records",
+    ),
+    "spare": (
+        "faust.transport.consumer:Consumer._wait_next_records",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._heartbeat_routine",
+    ),
+}
+"""Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
 
 
 class Message(ConsumerMessage):
@@ -83,12 +111,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(tp, offset)
             self._last[tp] = offset - 1
 
-    async def read_committed(self, tps: Collection[TP]) -> dict[TP, int | None]:
+    async def read_committed(self, tps: Collection[TP]) -> dict[TP, Committed | None]:
         return await self.call_thread(self._read_committed, tps)  # type: ignore[no-any-return]
 
-    async def _read_committed(self, tps: Collection[TP]) -> dict[TP, int | None]:
-        consumer = self._ensure_consumer()
-        return {tp: await consumer.committed(tp) for tp in tps}
+    async def _read_committed(self, tps: Collection[TP]) -> dict[TP, Committed | None]:
+        """With metadata, which aiokafka's own `committed` leaves out."""
+        found = await self._ensure_consumer()._coordinator.fetch_committed_offsets(list(tps)) if tps else {}
+        return {tp: Committed(at.offset, at.metadata) if (at := found.get(tp)) is not None else None for tp in tps}
+
+    async def commit_offsets(self, offsets: Mapping[TP, Committed]) -> None:
+        await self.call_thread(self._commit_offsets, offsets)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, Committed]) -> None:
+        await self._ensure_consumer().commit(
+            {TopicPartition(*tp): (at.offset, at.metadata) for tp, at in offsets.items()}
+        )
 
     async def read_bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
         return await self.call_thread(self._read_bounds, tps)  # type: ignore[no-any-return]
@@ -106,7 +143,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         tps = [tp for tp in consumer.assignment() if tp in self._last]
         ends = await consumer.end_offsets(tps) if tps else {}
-        return {tp: Progress(await consumer.position(tp), ends[tp], self._last[tp]) for tp in tps if tp in self._last}
+        try:
+            return {
+                tp: Progress(await consumer.position(tp), ends[tp], self._last[tp]) for tp in tps if tp in self._last
+            }
+        except IllegalStateError:  # taken away meanwhile: the next look sees what is there then
+            return {}
 
     async def _fetch_records(
         self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
@@ -114,12 +156,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._wanted = Wanted(active_partitions - self.paused)
         try:
             found = await super()._fetch_records(consumer, self._wanted, timeout, max_records)
+        except NoOffsetForPartitionError:
+            return {}  # assigned just now, and not sought yet; nothing was taken from the others
         except OffsetOutOfRangeError as exc:
-            raise RuntimeExit(
-                f"the log no longer holds what was to be read next: {sorted(f'{t}[{p}]' for t, p in exc.args[0])}. Retention "
-                "deleted records before they were worked on; nothing is skipped in silence.",
-                code="offset_out_of_range",
-            ) from None
+            raise await self._out_of_range(exc.args[0]) from None
         tagged = {}
         for tp, records in found.items():
             if tp not in self._last:
@@ -127,6 +167,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             tagged[tp] = list(zip([self._last[tp], *(r.offset for r in records)], records, strict=False))
             self._last[tp] = records[-1].offset
         return tagged
+
+    async def _out_of_range(self, wanted: Mapping[TP, int]) -> RuntimeExit:
+        """The error that names what was to be read next and what the log holds instead."""
+        held = await self._read_bounds(list(wanted))
+        where = ", ".join(
+            f"{t}[{p}] from offset {at} on (it holds {held[t, p][0]} to {held[t, p][1]})"
+            for (t, p), at in sorted(wanted.items())
+        )
+        return RuntimeExit(
+            f"the log no longer holds what was to be read next: {where}. Retention deleted records before they were worked "
+            "on, or the topic was made anew; nothing is skipped in silence.",
+            code="offset_out_of_range",
+        )
 
 
 class Consumer(driver.Consumer):
@@ -182,22 +235,14 @@ class Consumer(driver.Consumer):
             yield tp, self._to_message(tp, record)
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Faust commits what was acked. Nothing is (the engine turns acks off); should it be, this still commits nothing."""
         return False
 
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Gaps are control records; nobody counts them here."""
-
-    def on_buffer_full(self, tp: TP) -> None:
-        """Lanes bound what waits. Faust would take all partitions out, then sleep for a second."""
-
-    def on_buffer_drop(self, tp: TP) -> None:
-        """See on_buffer_full."""
-
-    async def verify_all_partitions_active(self) -> None:
-        """It looks at commits Faust does not make; the runtime's watchdog looks at ours."""
-
-    async def perform_seek(self) -> None:
-        """Only the runtime seeks."""
+    async def _wait_next_records(self, timeout: float) -> tuple[dict[TP, list[Any]], None]:
+        """Ask also while no partition is ours: whoever does not ask leaves the group for good."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        return await self._getmany(self._get_active_partitions(), timeout), None
 
     @property
     def reading(self) -> ConsumerThread:
@@ -224,8 +269,11 @@ class Reading:
     def resume(self, source: TP) -> None:
         self._thread.resume(ensure_TP(source))
 
-    async def committed(self, sources: Collection[TP]) -> Mapping[TP, int | None]:
+    async def committed(self, sources: Collection[TP]) -> Mapping[TP, Committed | None]:
         return await self._thread.read_committed(sources)
+
+    async def begin(self, offsets: Mapping[TP, Committed]) -> None:
+        await self._thread.commit_offsets(offsets)
 
     async def bounds(self, sources: Collection[TP]) -> Mapping[TP, tuple[int, int]]:
         return await self._thread.read_bounds(sources)

@@ -4,18 +4,29 @@ Kafka takes any bytes as a header's name; aiokafka decodes them strictly while i
 of the fetch, loses the batch's other records, and raises again after every restart. Here such a batch is read once more by
 aiokafka's Python reader with undecodable bytes replaced; names like that are dropped by whoever looks for known ones.
 
-Tied to the exact version of aiokafka, like faust_consumer.py; importing this module puts it in force.
+Tied to the exact version of aiokafka, like faust_consumer.py; importing this module puts it in force. In WORKAROUNDS it is
+`header_name`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
+
+WORKAROUNDS: Final = {
+    "header_name": (
+        "aiokafka.consumer.fetcher:PartitionRecords.__next__",
+        "aiokafka.consumer.fetcher:PartitionRecords._unpack_records",
+        "aiokafka.record.default_records:_DefaultRecordBatchPy._read_msg",
+        "aiokafka.record.memory_records:_MemoryRecordsPy.next_batch",
+    ),
+}
+"""Short name of the workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
 
 
 class KeptRecords:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, KafkaError, UnsupportedVersionError
+from aiokafka.errors import (
+    IncompatibleBrokerVersion,
+    KafkaConnectionError,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnsupportedVersionError,
+)
 
+from veilstream.connection.denied import denied
+from veilstream.connection.options import aiokafka_options, librdkafka_options
+from veilstream.connection.refusal import refusal
 from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.settings import Settings
 
@@ -22,8 +31,25 @@ aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.004
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """Address and (later) credentials, as keyword arguments of aiokafka's clients."""
-    return {"bootstrap_servers": settings.bootstrap}
+    """Address and credentials, as keyword arguments of aiokafka's clients."""
+    return aiokafka_options(settings)
+
+
+def faust_credentials(options: Mapping[str, Any]) -> Any:
+    """The same credentials as Faust takes them (`broker_credentials`); None without any. Faust hands them to aiokafka."""
+    from faust.auth import SASLCredentials, SSLCredentials
+
+    match options.get("security_protocol", "PLAINTEXT"):
+        case "PLAINTEXT":
+            return None
+        case "SSL":
+            return SSLCredentials(options["ssl_context"])
+    return SASLCredentials(  # it is SASL_SSL where there is a context, else SASL_PLAINTEXT
+        mechanism=options["sasl_mechanism"],
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=options["ssl_context"],
+    )
 
 
 def reader(options: Mapping[str, Any]) -> AIOKafkaConsumer:
@@ -39,13 +65,18 @@ def reader(options: Mapping[str, Any]) -> AIOKafkaConsumer:
 
 
 async def partitions_of(options: Mapping[str, Any], topic: str) -> Sequence[int]:
-    """Numbers of a topic's partitions; none where there is no such topic. A consumer without topics knows none of them."""
+    """Numbers of a topic's partitions; none where there is no such topic. A consumer without topics knows none of them.
+
+    Raises ConfigError where this principal may not know of the topic.
+    """
     admin = AIOKafkaAdminClient(**options)
     await admin.start()
     try:
         rows = await admin.describe_topics([topic])
     finally:
         await admin.close()
+    if any(row["error_code"] == TopicAuthorizationFailedError.errno for row in rows):
+        raise denied(TopicAuthorizationFailedError(), f"topic {topic}") or ConfigError(topic)
     return [partition["partition"] for row in rows if row["error_code"] == 0 for partition in row["partitions"]]
 
 
@@ -73,6 +104,27 @@ async def fence(options: Mapping[str, Any], identity: str, transaction_timeout_s
     return producer
 
 
+async def require_rights(
+    settings: Settings, *, group: str, reads: Collection[str], writes: Collection[str] = ()
+) -> None:
+    """Refuse to start without the rights to read these topics, to write those, and to be in the group.
+
+    Only where the settings name a principal or encrypt: a plain connection is to a broker that asks nobody who he is.
+    """
+    if settings.security_protocol == "PLAINTEXT":
+        return
+    from veilstream.connection.rights import missing_rights  # a second Kafka client, for what aiokafka does not ask
+
+    options = librdkafka_options(settings)
+    if lacks := await asyncio.to_thread(missing_rights, options, group=group, reads=reads, writes=writes):
+        raise lacks
+
+
+def lives(producer: AIOKafkaProducer) -> int:
+    """How often a producer of this identity was started before; 0: never, or so long ago that the broker forgot it."""
+    return int(producer._txn_manager.producer_epoch)
+
+
 async def require_transactions(options: Mapping[str, Any], group: str, instance: str, timeout_s: float = 30.0) -> None:
     """Refuse a broker that cannot do transactions: there is no weaker mode."""
     where = f"the broker at {options['bootstrap_servers']} (setting VEIL_BOOTSTRAP)"
@@ -81,7 +133,7 @@ async def require_transactions(options: Mapping[str, Any], group: str, instance:
             producer = await fence(options, f"{group}-probe-{instance}", 10.0)
             await producer.stop()
     except TimeoutError:
-        raise ConfigError(
+        raise await refusal(options) or ConfigError(
             f"{where} did not open a transaction within {timeout_s:.0f} s. Veilstream needs Kafka transactions: look at "
             "transaction.state.log.replication.factor and min.isr (both at most the number of brokers)."
         ) from None
@@ -90,14 +142,13 @@ async def require_transactions(options: Mapping[str, Any], group: str, instance:
             f"{where} refuses transactions ({type(exc).__name__}). Veilstream has no weaker mode: use Apache Kafka 2.5 or newer."
         ) from None
     except KafkaConnectionError:
-        raise WorldError(
+        raise await refusal(options) or WorldError(
             f"no Kafka broker answers at {options['bootstrap_servers']}: start it, or set VEIL_BOOTSTRAP",
             code="no_broker",
         ) from None
     except KafkaError as exc:
         if exc.retriable:
             raise
-        raise ConfigError(
-            f"{where} refuses transactions ({type(exc).__name__}). "
-            f"This agent's principal needs Write and Describe on TransactionalId {group}-*."
+        raise denied(exc, f"TransactionalId {group}-*, prefixed") or ConfigError(
+            f"{where} refuses transactions ({type(exc).__name__}): look at the broker's log"
         ) from None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -18,7 +16,10 @@ from veilstream.contracts.errors import WorldError
 from veilstream.contracts.step import Record
 from veilstream.runtime.agent import Agent
 from veilstream.runtime.batch import Work, failed, judge, too_large
+from veilstream.runtime.caution import Caution
 from veilstream.runtime.ending import RuntimeExit
+from veilstream.runtime.flow import Limits, Valve, backoff, size_of
+from veilstream.runtime.solitude import Solitude
 from veilstream.runtime.table import Part, apply
 from veilstream.runtime.transaction import OutputTooLarge, commit
 from veilstream.telemetry.metrics import RuntimeMetrics
@@ -26,43 +27,8 @@ from veilstream.telemetry.metrics import RuntimeMetrics
 T = TypeVar("T")
 log = structlog.get_logger("veilstream.runtime")
 
-HOLD_MIN_S: Final = 0.1
-HOLD_MAX_S: Final = 5.0
 SINK_COMMIT_S: Final = 5.0
 """With a sink, a transaction for each batch would only move a number that nobody relies on: one in five seconds does."""
-
-
-class Valve(Protocol):
-    """Stops and starts the handing out of one partition's records, without a rebalance."""
-
-    def pause(self, source: TopicPartition) -> None: ...
-
-    def resume(self, source: TopicPartition) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much a lane takes at once, and how much may wait in it before its partition is paused."""
-
-    batch_records: int
-    batch_bytes: int
-    transaction_s: float
-    interval_s: float = 0.0
-    """Least time between the starts of two batches; a full batch does not wait."""
-
-    @property
-    def queue_records(self) -> int:
-        return 4 * self.batch_records
-
-    @property
-    def queue_bytes(self) -> int:
-        return 2 * self.batch_bytes
-
-
-def backoff(attempt: int) -> float:
-    """Seconds before the next try: doubling from .1 to 5, half of it by chance so that workers do not come together."""
-    full: float = min(HOLD_MAX_S, HOLD_MIN_S * 2 ** min(attempt, 10))
-    return full * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
 
 class Lane(Generic[T]):
@@ -85,6 +51,8 @@ class Lane(Generic[T]):
         limits: Limits,
         valve: Valve,
         metrics: RuntimeMetrics,
+        caution: Caution | None = None,
+        solitude: Solitude | None = None,
     ) -> None:
         self.agent, self.source, self.producer = agent, source, producer
         self.committed, self.stored = committed, stored
@@ -94,6 +62,9 @@ class Lane(Generic[T]):
         self.task: asyncio.Task[None] | None = None
         self._renew, self._part, self._limits = renew, part, limits
         self._valve, self._metrics = valve, metrics
+        self._caution = caution or Caution(None, span=limits.batch_records)
+        self._solitude = solitude or Solitude()
+        self._noted = False
         self._queue: deque[tuple[Record, float]] = deque()
         self._bytes = 0
         self._expected = self.done
@@ -113,7 +84,7 @@ class Lane(Generic[T]):
             )
         self._expected = record.offset + 1
         self._queue.append((record, time.monotonic()))
-        self._bytes += len(record.value or b"")
+        self._bytes += size_of(record)
         if len(self._queue) >= self._limits.queue_records or self._bytes >= self._limits.queue_bytes:
             self._set_paused(True)
         self._wake.set()
@@ -165,19 +136,22 @@ class Lane(Generic[T]):
         self._release()
         if not self.task.done():
             raise RuntimeExit(f"the lane of {self.source.topic}[{self.source.partition}] does not end")
+        if self._noted and self.task.cancelled():
+            await self._acquit()  # an orderly stop says nothing against the record
 
     def _take(self) -> list[Record]:
         """The next batch, within its limits; never across an offset where a side effect begins to be missing."""
         batch: list[Record] = []
         size = 0
         borders = {self.committed, self.stored}
-        while self._queue and len(batch) < self._limits.batch_records:
+        most = 1 if self._caution.careful(self.done) else self._limits.batch_records
+        while self._queue and len(batch) < most:
             record, fetched = self._queue[0]
-            size += len(record.value or b"")
+            size += size_of(record)
             if batch and (size > self._limits.batch_bytes or any(self.done < b <= record.offset for b in borders)):
                 break
             self._queue.popleft()
-            self._bytes -= len(record.value or b"")
+            self._bytes -= size_of(record)
             if not batch:
                 self._metrics.queue_seconds.observe(time.monotonic() - fetched)
             batch.append(record)
@@ -193,6 +167,8 @@ class Lane(Generic[T]):
                 await self._process(batch)
             except WorldError as exc:
                 self._hold(exc)
+                if self._noted:
+                    await self._acquit()
                 await self._nap(backoff(attempt))
                 attempt += 1
             else:
@@ -203,15 +179,54 @@ class Lane(Generic[T]):
         batch = [record for record in batch if record.offset >= self.done]  # some may be committed since it was held
         if not batch:
             return
-        started = time.monotonic()
-        work = await judge(self.agent, batch, self._part)
-        self._metrics.step_seconds.observe(time.monotonic() - started)
-        self._metrics.batch_records.observe(len(batch))
+        if self._caution.condemned(self.done):
+            log.error(
+                "record_ends_process", topic=self.source.topic, partition=self.source.partition, offset=batch[0].offset
+            )
+            work = failed(self.agent, batch[0], self._caution.verdict())
+        elif (judged := await self._judge(batch)) is not None:
+            work = judged
+        else:
+            return
         try:
             await self._publish(work, batch[-1].offset + 1)
         except OutputTooLarge:
+            self._noted = False  # the step has ended; and until it is renewed there is no producer to take it back with
             self.producer = await self._renew()
             await self._process_too_large(batch)
+
+    async def _judge(self, batch: list[Record]) -> Work | None:
+        """The step, under a note that outlives the process where its death would be the batch's doing.
+
+        None: the partition was to be given away while the note was written, so the step was not begun.
+        """
+        careful = self._caution.careful(self.done)
+        async with self._solitude.step(alone=careful):
+            if (note := self._caution.begin(self.done)) is not None:
+                await self._note(str(note))
+                self._noted = True
+                if self._draining:
+                    await self._acquit()
+                    return None
+            started = time.monotonic()
+            work = await judge(self.agent, batch, self._part)
+            self._metrics.step_seconds.observe(time.monotonic() - started)
+            self._metrics.batch_records.observe(len(batch))
+            if careful:
+                await self._acquit()  # should the commit fail now, that is not the record's doing
+        return work
+
+    async def _acquit(self) -> None:
+        await self._note(str(self._caution.acquit()))
+        self._noted = False
+
+    async def _note(self, metadata: str) -> None:
+        """Commit the offset as it is, with other metadata."""
+        self._committing = True
+        try:
+            await self._commit(Work(), self.committed, metadata)
+        finally:
+            self._committing = False
 
     async def _process_too_large(self, batch: list[Record]) -> None:
         """The broker refused something for its size: find the record by giving each its own transaction."""
@@ -237,17 +252,9 @@ class Lane(Generic[T]):
                 await self._store(work, next_offset)
             if next_offset > self.committed and not self._may_wait(work):
                 with self._metrics.transaction_seconds.time():
-                    await commit(
-                        self.producer,
-                        outputs=work.outputs,
-                        changelog=self.agent.table,
-                        writes=work.writes,
-                        group=self.agent.group,
-                        source=self.source,
-                        next_offset=next_offset,
-                        timeout_s=self._limits.transaction_s,
-                    )
+                    await self._commit(work, next_offset, self._caution.passed(next_offset) if work.labels else "")
                 self.committed, self._committed_at = next_offset, time.monotonic()
+            self._noted = False
         finally:
             self._committing = False
         apply(self._part, work.writes)
@@ -255,9 +262,22 @@ class Lane(Generic[T]):
         self._expected = max(self._expected, next_offset)
         self._metrics.published(work.labels.items(), work.failures)
 
+    async def _commit(self, work: Work, next_offset: int, metadata: str) -> None:
+        await commit(
+            self.producer,
+            outputs=work.outputs,
+            changelog=self.agent.table,
+            writes=work.writes,
+            group=self.agent.group,
+            source=self.source,
+            next_offset=next_offset,
+            metadata=metadata,
+            timeout_s=self._limits.transaction_s,
+        )
+
     def _may_wait(self, work: Work) -> bool:
         """Where the sink keeps the offset and there is nothing to publish, Kafka's offset only tells how far we are."""
-        if self.agent.sink is None or work.outputs or not work.labels:
+        if self.agent.sink is None or work.outputs or not work.labels or self._noted:
             return False
         return time.monotonic() - self._committed_at < SINK_COMMIT_S
 

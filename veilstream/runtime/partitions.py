@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from veilstream.contracts.errors import WorldError
 from veilstream.runtime.agent import Agent
+from veilstream.runtime.caution import Caution
+from veilstream.runtime.caution import read as read_note
 from veilstream.runtime.ending import Ending, RuntimeExit
-from veilstream.runtime.kafka import fence, transactional_id
-from veilstream.runtime.lane import Lane, Limits, Valve
+from veilstream.runtime.flow import Limits, Valve, backoff
+from veilstream.runtime.kafka import fence, lives, transactional_id
+from veilstream.runtime.lane import Lane
+from veilstream.runtime.solitude import Solitude
 from veilstream.runtime.table import Part, restore
 from veilstream.telemetry.metrics import RuntimeMetrics
 
@@ -22,6 +28,10 @@ log = structlog.get_logger("veilstream.runtime")
 
 DRAIN_S: Final = 10.0
 """How long a step may take to end when its partition goes away; less than Faust's rebalance timeout of 60 s."""
+
+
+LOST: Final = "veil-offset-lost"
+"""Metadata of an offset that was put in place of a lost one, until somebody sets it by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +43,22 @@ class Progress:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group has committed for a partition."""
+
+    offset: int
+    metadata: str = ""
+
+
 class Carrier(Valve, Protocol):
     """What the runtime asks of whoever reads for it (Faust)."""
 
-    async def committed(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]: ...
+    async def committed(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed | None]: ...
+
+    async def begin(self, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commit as a member of the group: refused by the broker where the partitions are another's by now."""
+        ...
 
     async def bounds(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]: ...
 
@@ -63,13 +85,15 @@ class Partitions(Generic[T]):
         self._agent, self._carrier = agent, carrier
         self._options, self._limits, self._transaction_timeout_s = options, limits, transaction_timeout_s
         self._metrics, self._ending = metrics, ending
-        self._turn = asyncio.Lock()
+        self._turn, self._solitude = asyncio.Lock(), Solitude()
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self, sources: Collection[TopicPartition]) -> bool:
         """Take partitions over; False if they were taken away again meanwhile. The order is the promise.
 
-        1. Fence: start their transactional producers; former owners cannot commit any more.
+        0. Where the group has no offset, commit the log's start: from here on a producer of ours implies an offset.
+        1. Fence: start their transactional producers; former owners cannot commit any more. One that was there before,
+           where the group had no offset, means that the offset was lost: nothing is done twice in silence.
         2. Restore the table's parts from the changelog, to which nobody can add any more.
         3. Claim the sink, whose offset nobody else can move any more.
         4. Read the committed offsets, which nobody else can move any more.
@@ -112,8 +136,10 @@ class Partitions(Generic[T]):
     async def _open(self, sources: list[TopicPartition]) -> None:
         async with self._turn:
             await self._close()
+            fresh = await self._begin(sources)  # 0
             producers = await self._fence_all(sources)  # 1
             try:
+                await self._refuse_lost_offsets({source: producers[source] for source in fresh})
                 parts = await self._restore(sources)  # 2
                 stored = await self._claim(sources)  # 3
                 committed = await self._carrier.committed(sources)  # 4
@@ -123,9 +149,37 @@ class Partitions(Generic[T]):
                 await asyncio.gather(*(producer.stop() for producer in producers.values()))
                 raise
             for source in sources:  # 7
-                at_kafka, at_sink = starts[source]
-                self._start(source, producers[source], parts[source.partition], at_kafka, at_sink)
+                caution = self._caution(committed.get(source))
+                self._start(source, producers[source], parts[source.partition], starts[source], caution)
             log.info("partitions_opened", agent=self._agent.name, partitions=[f"{t}[{p}]" for t, p in sources])
+
+    async def _begin(self, sources: list[TopicPartition]) -> list[TopicPartition]:
+        """Partitions of which the group had no offset; now it is the log's start, committed as a member of the group."""
+        found = await self._carrier.committed(sources)
+        refused = [source for source in sources if (at := found.get(source)) is not None and at.metadata == LOST]
+        if refused:
+            raise self._lost(refused)
+        fresh = [source for source in sources if found.get(source) is None]
+        if fresh:
+            bounds = await self._carrier.bounds(fresh)
+            await self._carrier.begin({source: Committed(bounds[source][0]) for source in fresh})
+        return fresh
+
+    async def _refuse_lost_offsets(self, producers: Mapping[TopicPartition, AIOKafkaProducer]) -> None:
+        lost = [source for source, producer in producers.items() if lives(producer) > 0]
+        if lost:
+            bounds = await self._carrier.bounds(lost)
+            await self._carrier.begin({source: Committed(bounds[source][0], LOST) for source in lost})
+            raise self._lost(lost)
+
+    def _lost(self, sources: list[TopicPartition]) -> RuntimeExit:
+        names = ", ".join(f"{source.topic}[{source.partition}]" for source in sources)
+        return RuntimeExit(
+            f"group {self._agent.group} has worked on {names} before, but its committed offset is gone: it expired or was "
+            "deleted, or the topic was made anew. Nothing is done twice in silence: look into it, then set the offset by hand "
+            "(docs/delivery.md, Setting an offset)",
+            code="offset_lost",
+        )
 
     async def _fence_all(self, sources: list[TopicPartition]) -> dict[TopicPartition, AIOKafkaProducer]:
         starting = [asyncio.create_task(self._fence(source)) for source in sources]
@@ -150,21 +204,30 @@ class Partitions(Generic[T]):
         return await restore(self._options, self._agent.table, numbers)
 
     async def _claim(self, sources: list[TopicPartition]) -> Mapping[tuple[str, int], int | None] | None:
+        """While the sink is away the partitions wait, as they would in mid-stream; a rebalance ends the waiting."""
         if self._agent.sink is None:
             return None
-        return await self._agent.sink.claim([(source.topic, source.partition) for source in sources])
+        for attempt in count():
+            try:
+                return await self._agent.sink.claim([(source.topic, source.partition) for source in sources])
+            except WorldError as exc:
+                log.warning("sink_away", code=exc.reason_code, reason=str(exc), next="the claim is tried again")
+                await asyncio.sleep(backoff(attempt))
+        return None
 
     async def _starts(
         self,
         sources: list[TopicPartition],
-        committed: Mapping[TopicPartition, int | None],
+        committed: Mapping[TopicPartition, Committed | None],
         stored: Mapping[tuple[str, int], int | None] | None,
     ) -> dict[TopicPartition, tuple[int, int]]:
         """Where Kafka's and the sink's side effects go on. Without a sink both are the same."""
         bounds = await self._carrier.bounds(sources)
         starts = {}
         for source in sources:
-            at_kafka = self._start_offset(source, committed.get(source), bounds[source], "the group's committed offset")
+            found = committed.get(source)
+            offset = None if found is None else found.offset
+            at_kafka = self._start_offset(source, offset, bounds[source], "the group's committed offset")
             at_sink = at_kafka
             if stored is not None:
                 at_sink = self._start_offset(source, stored.get(source), bounds[source], "the sink's offset")
@@ -180,13 +243,25 @@ class Partitions(Generic[T]):
         what = "retention deleted records before they were worked on" if offset < first else "the topic was made anew"
         raise RuntimeExit(
             f"{whose} of {source.topic}[{source.partition}] in group {self._agent.group} is {offset}, but the log holds "
-            f"{first} to {end}: {what}. Nothing is skipped in silence: look into it, then set the offset by hand.",
+            f"{first} to {end}: {what}. Nothing is skipped in silence: look into it, then set the offset by hand "
+            "(docs/delivery.md, Setting an offset).",
             code="offset_out_of_range",
         )
 
+    def _caution(self, found: Committed | None) -> Caution:
+        """A batch's records span up to twice as many offsets: where records come one by one, each has a marker behind it."""
+        return Caution(None if found is None else read_note(found.metadata), span=2 * self._limits.batch_records)
+
     def _start(
-        self, source: TopicPartition, producer: AIOKafkaProducer, part: Part, committed: int, stored: int
+        self,
+        source: TopicPartition,
+        producer: AIOKafkaProducer,
+        part: Part,
+        starts: tuple[int, int],
+        caution: Caution,
     ) -> None:
+        committed, stored = starts
+
         async def renew() -> AIOKafkaProducer:
             return await self._renew(lane)
 
@@ -201,6 +276,8 @@ class Partitions(Generic[T]):
             limits=self._limits,
             valve=self._carrier,
             metrics=self._metrics,
+            caution=caution,
+            solitude=self._solitude,
         )
         lane.task = asyncio.create_task(lane.run(), name=f"lane {source.topic}[{source.partition}]")
         self._ending.watch(lane.task, f"working on {source.topic}[{source.partition}]")
@@ -214,7 +291,7 @@ class Partitions(Generic[T]):
         await lane.producer.stop()
         producer = await self._fence(lane.source)
         committed = (await self._carrier.committed([lane.source])).get(lane.source)
-        if committed not in (None, lane.committed):
+        if committed is not None and committed.offset != lane.committed:
             await producer.stop()
             raise RuntimeExit(
                 f"another worker committed {lane.source.topic}[{lane.source.partition}] meanwhile", code="fenced"

@@ -12,7 +12,8 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from veilstream.runtime.kafka import reader
+from veilstream.contracts.errors import ConfigError
+from veilstream.runtime.kafka import partitions_of, reader
 
 Part = dict[bytes, bytes]
 """The committed part of a table that belongs to one input partition."""
@@ -109,6 +110,11 @@ async def restore(options: Mapping[str, Any], changelog: str, partitions: Sequen
     parts: dict[int, Part] = {partition: {} for partition in partitions}
     if not partitions:
         return parts
+    missing = set(partitions) - set(await partitions_of(options, changelog))
+    if missing:
+        raise ConfigError(
+            f"changelog {changelog} has no partition {min(missing)}: it needs as many partitions as the agent's input topic"
+        )
     sources = [TopicPartition(changelog, partition) for partition in partitions]
     source = reader(options)
     await source.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
+    IllegalOperation,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
@@ -38,6 +39,7 @@ async def commit(
     group: str,
     source: TopicPartition,
     next_offset: int,
+    metadata: str = "",
     timeout_s: float,
 ) -> None:
     """Publish a batch and commit its input offset, all or nothing.
@@ -49,20 +51,24 @@ async def commit(
     5. Add the input offset to the transaction. Not while it works on 2 and 3: it refuses those meanwhile (measured).
     6. Commit.
 
+    `metadata` is kept beside the offset (see caution.py).
+
     When it returns, a reader of committed records sees all of it, and a restart goes on at `next_offset`. When it raises
     `OutputTooLarge`, nothing of it is ever seen. Any other exception ends the process, since after a failed step 6 only
     the broker knows; the next start fences this producer and reads what the broker knows.
     """
     where = f"{source.topic}[{source.partition}]"
+    answers: list[asyncio.Future[Any]] = []
     try:
         async with asyncio.timeout(timeout_s):
             await producer.begin_transaction()  # 1
-            answers = [await _send(producer, output) for output in outputs]  # 2
+            for output in outputs:  # 2
+                answers.append(await _send(producer, output))
             if changelog is not None:  # 3
                 for key, value in writes.items():
                     answers.append(await producer.send(changelog, value, key=key, partition=source.partition))
             await _all(answers)  # 4
-            offsets = {source: OffsetAndMetadata(next_offset, "")}
+            offsets = {source: OffsetAndMetadata(next_offset, metadata)}
             await producer.send_offsets_to_transaction(offsets, group)  # 5
             await producer.commit_transaction()  # 6
     except _TOO_LARGE:
@@ -71,6 +77,11 @@ async def commit(
         raise RuntimeExit(f"another worker took {where} over (this producer is fenced)", code="fenced") from None
     except TimeoutError:
         raise RuntimeExit(f"a transaction of {where} did not end within {timeout_s:.0f} s") from None
+    except IllegalOperation as exc:  # the transaction failed while more was being sent: what was sent before knows why
+        cause = _first_failure(answers) or exc
+        if isinstance(cause, _TOO_LARGE):
+            raise OutputTooLarge from None
+        raise RuntimeExit(f"a transaction of {where} failed: {type(cause).__name__}") from cause
     except KafkaError as exc:
         raise RuntimeExit(f"a transaction of {where} failed: {type(exc).__name__}") from exc
 
@@ -87,6 +98,12 @@ async def _all(answers: Sequence[asyncio.Future[Any]]) -> None:
     """Wait for all, then raise the first failure; none is left unread."""
     if answers:
         await asyncio.wait(answers)
-    failures = [exc for answer in answers if (exc := answer.exception()) is not None]
-    if failures:
-        raise next((exc for exc in failures if isinstance(exc, _TOO_LARGE)), failures[0])
+    if (failure := _first_failure(answers)) is not None:
+        raise failure
+
+
+def _first_failure(answers: Sequence[asyncio.Future[Any]]) -> BaseException | None:
+    """Of those that have one; a refused size is told before what followed from it."""
+    ended = [answer for answer in answers if answer.done() and not answer.cancelled()]
+    failures = [exc for answer in ended if (exc := answer.exception()) is not None]
+    return next((exc for exc in failures if isinstance(exc, _TOO_LARGE)), failures[0] if failures else None)

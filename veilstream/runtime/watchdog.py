@@ -90,8 +90,9 @@ class Watchdog:
         if not behind or lane.held_since is not None or before is None or before.mark != mark:
             self._seen[source] = Sight(mark, now)
         elif now - before.since > self._stall_s:
+            pool = "" if self._pool is None else ", and the pool has ended no task since"
             raise RuntimeExit(
                 f"{source.topic}[{source.partition}] stands still for {self._stall_s:.0f} s: next record {lane.done}, "
-                f"read up to {seen.position} of {seen.end}, {lane.queued} queued",
+                f"read up to {seen.position} of {seen.end}, {lane.queued} queued{pool}",
                 code="stalled",
             )

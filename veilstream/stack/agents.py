@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from veilstream.connection.rules import UNPROTECTED, variable
 from veilstream.settings import Settings
 from veilstream.stack.health import ready_latency_ms
 from veilstream.stack.ports import kept_port
@@ -22,6 +23,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
     "anonymization": (),
     "audit": ("postgres",),
     "policy": (),
+    "ledger": (),
 }
 """By agent, the services beside Kafka that it may reach: of the others it is not even told the password.
 
@@ -29,7 +31,7 @@ Redis is nobody's until the vault is built; then it is anonymization's and resto
 """
 
 AGENTS = tuple(NEEDS)
-"""The agents of a whole stack; the first four are the way of a record."""
+"""The agents of a whole stack; the first four are the way of a record. The ledger is none, but is run as they are."""
 
 AgentCommand = Callable[[str], tuple[str, ...]]
 
@@ -58,6 +60,9 @@ def agent_program(
     """
     folder: Path = settings.data_dir
     services = {"VEIL_POSTGRES": settings.postgres, "VEIL_REDIS": settings.redis}
+    if settings.security_protocol == "PLAINTEXT":  # of the stack's own broker: what the environment says is of another
+        unprotected = {variable(name) for name in UNPROTECTED}
+        environ = {name: value for name, value in environ.items() if name not in unprotected}
     needed = {f"VEIL_{need.upper()}" for need in NEEDS.get(name, ())}
     port = kept_port(folder, f"agent-{name}")
     return Program(
@@ -70,8 +75,8 @@ def agent_program(
         ready_timeout_s=_READY_TIMEOUT_S,
         stop_timeout_s=_DRAIN_S,
         env={
-            **{variable: value for variable, value in environ.items() if variable not in services},
-            **{variable: services[variable].get_secret_value() for variable in needed},
+            **{name: value for name, value in environ.items() if name not in services},
+            **{name: services[name].get_secret_value() for name in needed},
             "VEIL_BOOTSTRAP": settings.bootstrap,
             "VEIL_DATA_DIR": str(folder),
             "VEIL_POOL_WORKERS": str(settings.pool_workers),

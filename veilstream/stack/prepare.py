@@ -17,7 +17,7 @@ COMMAND_TIMEOUT_S = 60.0
 async def prepare_topics(settings: Settings) -> None:
     """Master key of the local-file key service, every topic of the catalogue, every schema. What is there stays."""
     make_master_key(settings.keys_folder)
-    await asyncio.to_thread(apply_topics, settings.bootstrap, partitions=settings.chain_partitions)
+    await asyncio.to_thread(apply_topics, settings.bootstrap, partitions=settings.chain_partitions, settings=settings)
 
 
 async def prepare_tenant(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from veilstream.connection.rules import UNPROTECTED
 from veilstream.contracts.errors import StackError
 from veilstream.settings import Settings
 from veilstream.stack.agents import AGENTS, AgentCommand, agent_program, worker_command
@@ -189,6 +190,8 @@ def _settings(folder: Path, servers: Servers, ports: Mapping[str, int], pool_wor
         "postgres": servers.postgres or SecretStr(postgres_uri(folder / "postgres", ports["postgres"])),
         "redis": servers.redis or SecretStr(redis_url(folder / "redis", ports["redis"])),
     }
+    if servers.bootstrap is None:
+        decided |= UNPROTECTED  # our own broker, on 127.0.0.1 alone
     if pool_workers is not None:
         decided["pool_workers"] = pool_workers
     return Settings(**decided)  # type: ignore[arg-type]

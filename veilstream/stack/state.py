@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from veilstream.connection.rules import UNPROTECTED
 from veilstream.contracts.errors import StackError
 from veilstream.settings import Settings
 from veilstream.stack.files import data_folder, write_atomically
@@ -93,13 +94,16 @@ def read_state(folder: Path) -> StackState | None:
 def settings_of(folder: Path) -> Settings:
     """Settings to reach the stack that runs on this folder, for clients; raises StackError when none does.
 
-    A Postgres or Redis that the stack did not start itself comes from the environment, as in every other process.
+    A Postgres or Redis that the stack did not start itself comes from the environment, as in every other process; so do
+    the credentials for a Kafka it did not start. Its own has none, whatever the environment says.
     """
     folder = folder.absolute()
     state = read_state(folder)
     if state is None or not state.alive():
         raise StackError(f"No stack runs on {folder}. Start one: veil up --data {folder}")
     found: dict[str, object] = {"bootstrap": state.bootstrap, "data_dir": folder}
+    if state.component("kafka"):
+        found |= UNPROTECTED
     if postgres := state.component("postgres"):
         found["postgres"] = SecretStr(postgres_uri(folder / "postgres", postgres.port))
     if redis := state.component("redis"):

@@ -33,6 +33,13 @@ _CLAIM = (
     "INSERT INTO veil.consumer_offsets AS o (topic, partition, next_offset, epoch) VALUES (%s, %s, NULL, 1) "
     "ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1 RETURNING next_offset, epoch"
 )
+_END_HOLDERS = (
+    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.application_name = 'veil-audit' "
+    "AND a.usename = current_user AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '4 seconds' "
+    "AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'veil.consumer_offsets'::regclass)"
+)
+"""A former owner that was stopped in the middle of a COPY holds its row for as long as it is stopped: no time limit of
+Postgres counts there. Whoever claims is the newer owner and may end it; one that is alive writes again on a new connection."""
 _LOCK = "SELECT next_offset, epoch FROM veil.consumer_offsets WHERE topic = %s AND partition = %s FOR UPDATE"
 _ADVANCE = "UPDATE veil.consumer_offsets SET next_offset = %s WHERE topic = %s AND partition = %s"
 _READING = "SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -94,12 +101,11 @@ class AuditStore:
                 if not self._migrated:
                     await migrate(connection)
                     self._migrated = True
-                claims = {}
-                async with connection.transaction():
-                    for topic, partition in sorted(set(partitions)):  # in one order, so that two claims cannot deadlock
-                        row = await (await connection.execute(_CLAIM, (topic, partition))).fetchone()
-                        assert row is not None, "INSERT … RETURNING gives a row"
-                        claims[topic, partition] = _Claim(epoch=row[1], next_offset=row[0])
+                try:
+                    claims = await _claimed(connection, partitions)
+                except psycopg.errors.LockNotAvailable:
+                    await connection.execute(_END_HOLDERS)
+                    raise  # as the world's fault: the claim is tried again
         self._claims.update(claims)
         return {key: claim.next_offset for key, claim in claims.items()}
 
@@ -157,6 +163,18 @@ class AuditStore:
                 await cursor.execute(wanted.format(sql.SQL(" AND ").join(tests)))
                 async for topic, partition, offset, canonical, leaf in cursor:
                     yield StoredEvent(topic, partition, offset, event_of(canonical), canonical, leaf)
+
+
+async def _claimed(
+    connection: psycopg.AsyncConnection[Any], partitions: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], _Claim]:
+    claims = {}
+    async with connection.transaction():
+        for topic, partition in sorted(set(partitions)):  # in one order, so that two claims cannot deadlock
+            row = await (await connection.execute(_CLAIM, (topic, partition))).fetchone()
+            assert row is not None, "INSERT … RETURNING gives a row"
+            claims[topic, partition] = _Claim(epoch=row[1], next_offset=row[0])
+    return claims
 
 
 def _checked(rows: Sequence[object], claim: _Claim, next_offset: int, where: str) -> list[AuditRow]:

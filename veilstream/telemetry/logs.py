@@ -19,6 +19,10 @@ _QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "aiohttp", "pebble")
 _ARGUMENTS_KEPT: Final = ("aiokafka", "asyncio")
 """Their warnings name coordinates, nodes and error codes; their debug lines name keys and values and are never on."""
 
+_SPELL_S: Final = 10.0
+_LINES_A_SPELL: Final = 20
+"""Of one place in a library in ten seconds: a client without its broker says the same some hundred times a second."""
+
 _FAUST_LIFE: Final = "[^"
 """Faust's lines about its services' starts and stops, whichever logger they come from; ours say the same in one line."""
 
@@ -65,10 +69,21 @@ def configure_logs(level: str = "info", form: Literal["json", "console"] = "json
 
 
 class _Forward(logging.Handler):
-    """Hands other libraries' lines to structlog, without what could be a record."""
+    """Hands other libraries' lines to structlog, without what could be a record, and each place's at most so often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING and str(record.msg).startswith(_FAUST_LIFE):
+            return
+        place = record.pathname, record.lineno
+        since, lines = self._said.get(place, (record.created, 0))
+        if record.created - since >= _SPELL_S:
+            since, lines = record.created, 0
+        self._said[place] = since, lines + 1
+        if lines >= _LINES_A_SPELL:
             return
         kept = record.name.split(".")[0] in _ARGUMENTS_KEPT
         text = record.getMessage() if kept else str(record.msg)

@@ -10,29 +10,45 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from veilstream.contracts.catalogue import catalogue
+from veilstream.settings import Settings
 from veilstream.topics.cluster import TIMEOUT_S, admin_client, admin_errors, read_cluster, read_topics, to_binding
 from veilstream.topics.plan import Change, ClusterView, plan
 from veilstream.topics.registry import own_fingerprints, publish
 
 
-def plan_topics(bootstrap: str, *, partitions: int = 4, replicas: int = 1, require_acls: bool = False) -> list[Change]:
-    """What separates this cluster from the catalogue; `plan.deviations` of it is what `verify` fails on."""
-    view = read_cluster(admin_client(bootstrap), bootstrap)
+def plan_topics(
+    bootstrap: str,
+    *,
+    partitions: int = 4,
+    replicas: int = 1,
+    require_acls: bool = False,
+    settings: Settings | None = None,
+) -> list[Change]:
+    """What separates this cluster from the catalogue; `plan.deviations` of it is what `verify` fails on.
+
+    Credentials come from `settings`, and those from VEIL_* where they are not given.
+    """
+    view = read_cluster(admin_client(bootstrap, settings), bootstrap, settings)
     return _plan(view, partitions, replicas, require_acls=require_acls)
 
 
 def apply_topics(
-    bootstrap: str, *, partitions: int = 4, replicas: int = 1, accept_recreated: Collection[str] = ()
+    bootstrap: str,
+    *,
+    partitions: int = 4,
+    replicas: int = 1,
+    accept_recreated: Collection[str] = (),
+    settings: Settings | None = None,
 ) -> list[Change]:
     """Carry out every change of the plan and give the plan. Errors in it are left for a person.
 
     1. Topics, all in one request; a deleted public one only where accepted. 2. Configuration. 3. Access control.
     4. Last, as it needs the topics: schemas and topic ids on veil.schemas.
     """
-    admin = admin_client(bootstrap)
-    changes = _plan(read_cluster(admin, bootstrap), partitions, replicas)
+    admin = admin_client(bootstrap, settings)
+    changes = _plan(read_cluster(admin, bootstrap, settings), partitions, replicas)
     lost = {c.subject for c in changes if c.kind == "recreated"} - set(accept_recreated)
-    with admin_errors(bootstrap):
+    with admin_errors(bootstrap, settings):
         _create(
             admin, [c.subject for c in changes if c.kind == "create" and c.subject not in lost], partitions, replicas
         )
@@ -42,7 +58,7 @@ def apply_topics(
         ids = _topic_ids(admin, noted)
     fingerprints = frozenset(c.wanted for c in changes if c.kind == "schema")
     if fingerprints or ids:
-        publish(bootstrap, fingerprints=fingerprints, topic_ids=ids)
+        publish(bootstrap, fingerprints=fingerprints, topic_ids=ids, settings=settings)
     return changes
 
 

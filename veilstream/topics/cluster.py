@@ -18,8 +18,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from veilstream.connection.options import aiokafka_options, librdkafka_options
+from veilstream.connection.refusal import refusal_now
 from veilstream.contracts.catalogue import SCHEMAS
 from veilstream.contracts.errors import ConfigError, WorldError
+from veilstream.settings import Settings
 from veilstream.topics.acls import Acl
 from veilstream.topics.plan import PREFIX, ClusterView, TopicView
 from veilstream.topics.registry import Registry, read_registry
@@ -29,21 +32,22 @@ CONNECT_TIMEOUT_S = 5.0
 """How long the first answer may take, before we say that nobody answers."""
 
 
-def admin_client(bootstrap: str) -> Any:
-    """Kafka's admin client."""
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": int(TIMEOUT_S * 1000)})
+def admin_client(bootstrap: str, settings: Settings | None = None) -> Any:
+    """Kafka's admin client. Credentials come from the settings, and those from VEIL_* where they are not given."""
+    options = librdkafka_options(settings or Settings(), bootstrap)
+    return AdminClient(options | {"socket.timeout.ms": int(TIMEOUT_S * 1000)})
 
 
 @contextmanager
-def admin_errors(bootstrap: str) -> Iterator[None]:
+def admin_errors(bootstrap: str, settings: Settings | None = None) -> Iterator[None]:
     """Turn the library's error into one that says what to do."""
     try:
         yield
     except KafkaException as exc:
         error = exc.args[0]
         name = error.name()
-        if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE"):
-            raise WorldError(
+        if name in ("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_AUTHENTICATION", "_SSL"):
+            raise refusal_now(aiokafka_options(settings or Settings(), bootstrap)) or WorldError(
                 f"no Kafka broker answers at {bootstrap} (VEIL_BOOTSTRAP): start the embedded stack with `veil up`, or set "
                 "VEIL_BOOTSTRAP to your brokers",
                 code="no_broker",
@@ -56,14 +60,15 @@ def admin_errors(bootstrap: str) -> Iterator[None]:
         raise ConfigError(f"Kafka at {bootstrap} answered {name}: {error.str()}") from None
 
 
-def read_cluster(admin: Any, bootstrap: str) -> ClusterView:
+def read_cluster(admin: Any, bootstrap: str, settings: Settings | None = None) -> ClusterView:
     """Ours of its topics with ids and configuration, access control, and what is on veil.schemas."""
-    with admin_errors(bootstrap):
+    with admin_errors(bootstrap, settings):
         names = sorted(name for name in admin.list_topics(timeout=CONNECT_TIMEOUT_S).topics if name.startswith(PREFIX))
         topics = read_topics(admin, names)
         acls = read_acls(admin)
-    registry = read_registry(bootstrap) if SCHEMAS in topics else Registry()
-    return ClusterView(topics, acls, registry.topic_ids, registry.schemas)
+        broker = read_broker(admin)
+    registry = read_registry(bootstrap, settings) if SCHEMAS in topics else Registry()
+    return ClusterView(topics, acls, registry.topic_ids, registry.schemas, broker)
 
 
 def read_topics(admin: Any, names: Iterable[str]) -> dict[str, TopicView]:
@@ -104,11 +109,15 @@ def read_acls(admin: Any) -> frozenset[Acl] | None:
 
 
 def _has_authorizer(admin: Any) -> bool:
+    return bool(read_broker(admin).get("authorizer.class.name"))
+
+
+def read_broker(admin: Any) -> dict[str, str]:
+    """Configuration of one broker: what counts here is the same on all of a cluster."""
     broker = min(admin.list_topics(timeout=TIMEOUT_S).brokers)
     resource = ConfigResource(ResourceType.BROKER, str(broker))
     configs = admin.describe_configs([resource], request_timeout=TIMEOUT_S)[resource].result()
-    entry = configs.get("authorizer.class.name")
-    return entry is not None and bool(entry.value)
+    return {entry.name: entry.value for entry in configs.values() if entry.value is not None}
 
 
 def to_binding(acl: Acl) -> Any:

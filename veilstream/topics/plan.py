@@ -20,6 +20,7 @@ SEVERITY: Mapping[str, Severity] = {
     "recreated": "error",
     "partitions": "error",
     "replicas": "error",
+    "broker": "error",
     "acl_surplus": "error",
     "no_authorizer": "error",
     "acls_unchecked": "warning",
@@ -51,6 +52,8 @@ class ClusterView:
     """Ids of public topics as `apply` noted them on veil.schemas."""
     schemas: frozenset[str] = frozenset()
     """Fingerprints published on veil.schemas."""
+    broker: Mapping[str, str] = field(default_factory=dict)
+    """Configuration of the brokers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ def plan(
 
     1. Topics: missing ones, configuration, partitions, replicas. 2. Public topics: never made again under their name.
     3. Schemas that are not published. 4. Access control. 5. Topics named like ours that the catalogue lacks.
+    6. What the brokers must keep.
     """
     changes: list[Change] = []
     for topic in catalogue.values():
@@ -112,6 +116,7 @@ def plan(
         for name in sorted(view.topics)
         if name.startswith(PREFIX) and name not in catalogue
     ]
+    changes += _offsets_kept(catalogue, view.broker)  # 6
     return changes
 
 
@@ -156,6 +161,20 @@ def _identity(name: str, found: TopicView | None, noted: str | None) -> Iterator
             f"verdict ids. If nobody keeps old verdicts: veil topics apply --accept-recreated {name}"
         )
         yield Change("recreated", name, text, wanted=noted, found=found.id)
+
+
+def _offsets_kept(catalogue: Mapping[str, Topic], broker: Mapping[str, str]) -> Iterator[Change]:
+    """A group that nobody belonged to for long loses its offsets; where records outlive them, they would be judged again."""
+    setting = "offsets.retention.minutes"
+    hours = [topic.retention_hours for topic in catalogue.values() if topic.retention_hours != "forever"]
+    longest = 60 * max((int(hour) for hour in hours), default=0)
+    has = broker.get(setting)
+    if has is not None and int(has) <= longest:
+        text = (
+            f"{setting} is {has} on the brokers, and records are kept for up to {longest} minutes: agents that stood still for "
+            f"longer would begin at the log's start and judge records again. Set it above {longest}"
+        )
+        yield Change("broker", "", text, wanted=f"> {longest}", found=has, setting=setting)
 
 
 def _access(catalogue: Mapping[str, Topic], view: ClusterView, *, require_acls: bool) -> Iterator[Change]:

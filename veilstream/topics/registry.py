@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from veilstream.connection.options import librdkafka_options
 from veilstream.contracts.catalogue import SCHEMAS
 from veilstream.contracts.codec import own_schemas
 from veilstream.contracts.errors import WorldError
+from veilstream.settings import Settings
 
 _TOPIC_ID = "topic-id/"
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -50,17 +52,16 @@ def parse(records: Mapping[str, bytes]) -> Registry:
     return Registry(frozenset(key for key in records if _FINGERPRINT.fullmatch(key)), ids)
 
 
-def read_registry(bootstrap: str) -> Registry:
+def read_registry(bootstrap: str, settings: Settings | None = None) -> Registry:
     """Read veil.schemas from beginning to end. Raises WorldError when that takes too long."""
     consumer = Consumer({
-        "bootstrap.servers": bootstrap,
+        **librdkafka_options(settings or Settings(), bootstrap),
         "group.id": "veil-operators-topics",  # the library wants one; nothing is committed
         "enable.auto.commit": False,
         "fetch.wait.max.ms": 50,
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "allow.auto.create.topics": False,
-        "log_level": 0,
     })  # fmt: skip
     last: dict[str, bytes] = {}
     try:
@@ -82,9 +83,16 @@ def read_registry(bootstrap: str) -> Registry:
         consumer.close()
 
 
-def publish(bootstrap: str, *, fingerprints: frozenset[str], topic_ids: Mapping[str, str]) -> None:
+def publish(
+    bootstrap: str,
+    *,
+    fingerprints: frozenset[str],
+    topic_ids: Mapping[str, str],
+    settings: Settings | None = None,
+) -> None:
     """Write schemas of this release and topic ids. Raises WorldError unless the broker acknowledged all of them."""
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 0, "log_level": 0})
+    options = librdkafka_options(settings or Settings(), bootstrap)
+    producer = Producer(options | {"enable.idempotence": True, "linger.ms": 0})
     failed: list[str] = []
 
     def acknowledged(error: object, message: object) -> None:

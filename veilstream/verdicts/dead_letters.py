@@ -32,11 +32,12 @@ def dead_letter(  # noqa: PLR0917
     cluster: str,
     tenant: str | None = None,
     origin: Origin | None = None,
+    revision: int = 0,
 ) -> Output:
     """The letter for `record`, which `agent` could not work on. Never raises for the want of a key."""
     coordinates = Origin(cluster, record.topic, record.partition, record.offset)
     letter = DeadLetter(
-        id=dead_letter_id(coordinates, agent, failure.code),
+        id=dead_letter_id(coordinates, agent, failure.code, revision),
         coordinates=coordinates,
         agent=agent,
         code=failure.code,
@@ -46,6 +47,7 @@ def dead_letter(  # noqa: PLR0917
         digest="" if record.value is None else hashlib.sha256(record.value).hexdigest(),
         size=len(record.value or b""),
         origin=origin,
+        revision=revision,
         tenant=tenant,
         attempts=failure.attempts,
         payload=_sealed(keyring, tenant, coordinates, record.value),
@@ -57,28 +59,40 @@ def open_dead_letter(keyring: KeyRing, letter: DeadLetter) -> bytes:
     """The record's bytes again. Raises RecordError (digest only, or changed), TenantError, ErasedError, WorldError."""
     if letter.payload is None:
         raise RecordError(
-            "the letter holds no bytes: read the record at its coordinates while it is kept", code="no_content"
+            "the letter holds no bytes: read the record at its coordinates while it is kept", code="letter_empty"
         )
+    return open_owned(keyring, letter.tenant, letter.payload, letter.coordinates, STAGE)
+
+
+def seal_owned(keyring: KeyRing, tenant: str | None, value: bytes, origin: Origin, stage: str) -> Sealed:
+    """Seal to the tenant, or to operations where no tenant is known or it has no key.
+
+    Raises TenantError (neither has one), ErasedError (under another key its erasure would not reach it), WorldError.
+    """
+    owner = tenant or OPERATIONS
     try:
-        owner = letter.tenant or OPERATIONS
-        keys = keyring.by_id(letter.payload.key_id, owner)
+        keys = keyring.of_tenant(owner)
     except TenantError:
         owner = OPERATIONS
-        keys = keyring.by_id(letter.payload.key_id, owner)
-    return unseal(keys.seal, letter.payload, associated_data(owner, letter.coordinates, STAGE))
+        keys = keyring.of_tenant(owner)
+    return seal(keys.seal, keys.key_id, value, associated_data(owner, origin, stage))
+
+
+def open_owned(keyring: KeyRing, tenant: str | None, payload: Sealed, origin: Origin, stage: str) -> bytes:
+    """Open what `seal_owned` sealed. Raises RecordError (changed, moved), TenantError, ErasedError, WorldError."""
+    owner = tenant or OPERATIONS
+    try:
+        keys = keyring.by_id(payload.key_id, owner)
+    except TenantError:
+        owner = OPERATIONS
+        keys = keyring.by_id(payload.key_id, owner)
+    return unseal(keys.seal, payload, associated_data(owner, origin, stage))
 
 
 def _sealed(keyring: KeyRing, tenant: str | None, coordinates: Origin, value: bytes | None) -> Sealed | None:
     if value is None or len(value) > MAX_SEALED_BYTES:
         return None
-    for owner in dict.fromkeys((tenant or OPERATIONS, OPERATIONS)):
-        try:
-            keys = keyring.of_tenant(owner)
-        except TenantError:
-            continue  # it has no key
-        except (
-            VeilError
-        ):  # erased, or its key cannot be had now: under another key its erasure would not reach this letter
-            return None
-        return seal(keys.seal, keys.key_id, value, associated_data(owner, coordinates, STAGE))
-    return None
+    try:
+        return seal_owned(keyring, tenant, value, coordinates, STAGE)
+    except VeilError:  # no key, one that was destroyed, or none that can be had now: the letter goes without bytes
+        return None

@@ -3,7 +3,8 @@
 Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
 `veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
 Promises: the version pinned is the one active at the record's broker time; counts are exact under redelivery, as the last
-counted offset stands beside them. Refusing by quota comes with tenants' limits; until then it counts only. What the gate
+counted offset stands beside them; a record is counted once, under the first revision that has a verdict: one that supersedes
+another's is not counted again. Refusing by quota comes with tenants' limits; until then it counts only. What the gate
 knew of the state is waited for, so that no record is judged under a version older than the gate's; a tenant's key or policy
 that stays away: that record is refused, others go on.
 """
@@ -62,7 +63,8 @@ def make_on_failure(admit: Admit) -> OnFailure:
 async def _judge(admit: Admit, item: Item[Gated]) -> Outcome:
     gated = item.value
     await admit.wait_for_state(gated.envelope.tenant, gated.envelope.state_offset)
-    if admit.view.tenant(gated.envelope.tenant) is not None:  # a name that anybody may invent gets no row
+    known = admit.view.tenant(gated.envelope.tenant) is not None  # a name that anybody may invent gets no row
+    if known and gated.envelope.supersedes is None:  # one that supersedes a verdict was counted with that one
         _count(admit.codec, item.table, gated.envelope, item.record.offset)
     if gated.refusals or gated.payload is None:
         return Done((_output(admit, item.record, Admitted(gated.envelope, None, gated.refusals)),), "refused")

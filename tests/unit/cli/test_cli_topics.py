@@ -19,6 +19,7 @@ def test_topics_verify_ends_with_1_for_deviations_alone(
     changes = [Change("unknown", "veil.x", "[x] is unknown")]
 
     def planned(bootstrap: str, **options: Any) -> list[Change]:
+        assert options.pop("settings").bootstrap == bootstrap
         asked.append((bootstrap, options))
         return changes
 

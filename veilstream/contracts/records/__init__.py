@@ -14,17 +14,19 @@ from veilstream.contracts.records.chain import (
     Gated,
     PolicyPin,
     QuotaCounts,
+    Redrive,
     Refusal,
     Threat,
 )
 from veilstream.contracts.records.content import Body, Content, Message, Request, Sealed
 from veilstream.contracts.records.outcome import AuditEvent, Count, DeadLetter, Reason, Span, Verdict, VerdictFinding
-from veilstream.contracts.records.reserved import Checkpoint, Redrive, RestoreRequest, RestoreResult, ShadowVerdict
+from veilstream.contracts.records.reserved import Checkpoint, RestoreRequest, RestoreResult, ShadowVerdict
 from veilstream.contracts.records.state import (
     Activation,
     ActiveFrom,
     Command,
     CommandResult,
+    Disposition,
     Key,
     PolicyVersion,
     PublicKey,
@@ -44,6 +46,7 @@ __all__ = [
     "Content",
     "Count",
     "DeadLetter",
+    "Disposition",
     "Envelope",
     "Finding",
     "Findings",

@@ -1,4 +1,4 @@
-"""What travels on the trusted topics from gate to anonymization. Fields are explained in `schemas/`."""
+"""What travels on the trusted topics from gate to anonymization, and to the gate again. Fields are explained in `schemas/`."""
 
 from __future__ import annotations
 
@@ -104,3 +104,14 @@ class QuotaCounts:
     day_count: int = 0
     day_characters: int = 0
     total_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    origin: Origin
+    revision: int
+    supersedes: str
+    command: str
+    tenant: str
+    payload: Sealed
+    received_ms: int

@@ -91,6 +91,7 @@ class DeadLetter:
     digest: str
     size: int
     origin: Origin | None = None
+    revision: int = 0
     tenant: str | None = None
     attempts: int = 1
     payload: Sealed | None = None

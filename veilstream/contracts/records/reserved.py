@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from veilstream.contracts.identity import Origin
 from veilstream.contracts.records.content import Content, Sealed
 from veilstream.contracts.records.outcome import Verdict
 
@@ -27,17 +26,6 @@ class RestoreResult:
     code: str | None = None
     restored: int = 0
     payload: Sealed | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redrive:
-    origin: Origin
-    revision: int
-    supersedes: str
-    command: str
-    tenant: str
-    payload: Sealed
-    received_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from veilstream.contracts.identity import Origin
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -79,6 +81,16 @@ class Rollout:
     status: str
     changed_ms: int
     tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Disposition:
+    origin: Origin
+    revision: int
+    status: str
+    letter: str
+    changed_ms: int
+    changed_offset: int
 
 
 @dataclass(frozen=True, slots=True)

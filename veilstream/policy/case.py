@@ -1,0 +1,101 @@
+"""What a command is judged with, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.errors import RecordError
+from veilstream.contracts.records import Command, DeadLetter, Key, PolicyPin, PublicKey, Redrive, Tenant
+from veilstream.keys.keyring import KeyRing
+from veilstream.policy.edge import Strict
+from veilstream.policy.state import State
+from veilstream.tenancy.ids import TENANT_ID_FORM, is_tenant_id
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command stands: the broker's time of its record and its offset."""
+
+    at_ms: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A root key: what a tenant's row names, and the entry to publish where it was made just now."""
+
+    key_id: str
+    public_key: bytes
+    entry: Key | None
+
+
+class RootKeys(Protocol):
+    """Where root keys come from."""
+
+    def root(self, tenant: str, created_ms: int) -> Root:
+        """The tenant's root key, made unless there is one. Raises WorldError, ErasedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What comes of a command."""
+
+    resource: str
+    reason: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    code: str | None = None
+    """None: done."""
+    writes: Mapping[bytes, bytes] = field(default_factory=dict)
+    keys: tuple[Key, ...] = ()
+    public_keys: tuple[PublicKey, ...] = ()
+    policy: PolicyPin | None = None
+    redrive: Redrive | None = None
+    traceparent: str | None = None
+    """Trace context of the record that is redriven."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A command with all that its judge may look at."""
+
+    command: Command
+    place: Place
+    codec: Codec
+    state: State
+    roots: RootKeys
+    author: str
+    """Pseudonym of the actor under the operations key: versions belong to no tenant."""
+    keyring: KeyRing
+    """For what is sealed in a dead letter."""
+    letter: DeadLetter | None = None
+    """The dead letter the command names; None: it names none, or there is none any more."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant the command is about, in form; whether it exists is the judge's question."""
+        tenant = self.command.tenant
+        if tenant is None:
+            raise RecordError("the command needs a tenant: name it in the field tenant", code="tenant_required")
+        if not is_tenant_id(tenant):
+            raise RecordError(f"tenant must be {TENANT_ID_FORM}", code="invalid_tenant")
+        return tenant
+
+    def known_tenant(self) -> Tenant:
+        """The tenant's configuration."""
+        row = self.state.tenant(self.tenant)
+        if row is None:
+            raise RecordError("there is no such tenant: create it with tenant.create", code="unknown_tenant")
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of command: its body and its judge. A refused command is always audited, one that is done only where `audited`."""
+
+    body: type[Strict]
+    judge: Callable[[Case, Any], Judgement]
+    audited: bool
+    """It changes something, or shows what nobody may look at unseen."""
