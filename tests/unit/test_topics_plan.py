@@ -21,6 +21,7 @@ STATE = REQUESTS.model_copy(
     update={
         "name": "veil.state", "partitions": 1, "cleanup": "compact", "retention_hours": "forever", "visibility": "trusted",
         "writers": ("policy",), "readers": ("gate", "policy", "operators"),
+        "watchers": ("ledger",),
     }
 )  # fmt: skip
 LATER = REQUESTS.model_copy(update={"name": "veil.later", "reserved": True})
@@ -41,6 +42,9 @@ ACLS = frozenset(
         ("topic", "literal", "veil.state", "gate", "describe"),
         ("topic", "literal", "veil.state", "operators", "read"),
         ("topic", "literal", "veil.state", "operators", "describe"),
+        ("topic", "literal", "veil.state", "ledger", "describe"),
+        ("group", "prefixed", "veil-", "ledger", "describe"),
+        ("group", "prefixed", "veil-", "operators", "describe"),
         ("group", "prefixed", "veil-clients-", "clients", "read"),
         ("group", "prefixed", "veil-operators-", "operators", "read"),
         ("group", "literal", "veil-gate", "gate", "read"),

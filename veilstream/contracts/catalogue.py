@@ -45,6 +45,7 @@ class Topic(BaseModel):
     visibility: Literal["public", "trusted"]
     writers: tuple[str, ...]
     readers: tuple[str, ...]
+    watchers: tuple[str, ...] = ()
     reserved: bool = False
 
     def partition_count(self, chain_partitions: int) -> int:

@@ -13,6 +13,8 @@ Pattern = Literal["literal", "prefixed"]
 
 PEOPLE = ("clients", "operators")
 """Principals of the catalogue that are no agents: they get no transactional id."""
+COUNTING = ("ledger", "operators")
+"""Who counts records from outside: they see how far the agents' groups are, and belong to none."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,7 +44,8 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
 
     1. A writer: write, describe; a reader: read, describe.
     2. An agent: its consumer group `veil-AGENT`, and transactional ids that begin with `veil-AGENT-`.
-    3. People: consumer groups that begin with `veil-clients-` or `veil-operators-` (readers without a group need none).
+    3. A watcher: describe. Who counts: describe of every group of ours.
+    4. People: consumer groups that begin with `veil-clients-` or `veil-operators-` (readers without a group need none).
     """
     found: set[Acl] = set()
     roles: set[str] = set()
@@ -51,8 +54,14 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
             roles |= set(names)
             for role in names:
                 found |= {Acl("topic", "literal", topic.name, principal_of(role), op) for op in (verb, "describe")}
+        found |= {Acl("topic", "literal", topic.name, principal_of(role), "describe") for role in topic.watchers}
+        roles |= set(topic.watchers)
     for role in roles:
         principal = principal_of(role)
+        if role in COUNTING:
+            found.add(Acl("group", "prefixed", "veil-", principal, "describe"))
+        if role == "ledger":
+            continue
         if role in PEOPLE:
             found.add(Acl("group", "prefixed", f"veil-{role}-", principal, "read"))
             continue
