@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.pipeline.runtime_bench import Bench, Worker, until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 BACKLOG = int(os.environ.get("BOUNDS_RECORDS", "200000"))
 MIB = 1 << 20

@@ -233,6 +233,7 @@ async def set_offset(bench: Bench, offset: int) -> None:
 # Expiry
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", [False, True], ids=["plain", "table"])
 async def test_a_transactional_id_that_expired_while_idle(short_lived: str, tmp_path: Path, table: bool) -> None:
     """The batch after a pause in which the broker forgot the producer: nothing lost, nothing twice, after a restart at most."""

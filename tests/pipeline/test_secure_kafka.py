@@ -58,7 +58,14 @@ def peers(worker: Worker) -> set[str]:
     return {f"{one.raddr.ip}:{one.raddr.port}" for one in found if one.raddr and one.status == "ESTABLISHED"}
 
 
-@pytest.mark.parametrize("way", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "mTLS", "SASL_PLAINTEXT"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "SCRAM-SHA-512",
+        "mTLS",
+        *(pytest.param(w, marks=pytest.mark.long) for w in ("SCRAM-SHA-256", "PLAIN", "SASL_PLAINTEXT")),
+    ],
+)
 async def test_kill_9_in_mid_stream_by_every_way_in(bench: Bench, broker: SecureKafka, way: str) -> None:
     """Kill -9 twice: exact, with no right but the catalogue's, and no connection to another listener than the one named."""
     match way:

@@ -4,7 +4,7 @@ Together with faust_consumer.py this is all that knows Faust's inside, so it is 
 against. What it works around here (the names of WORKAROUNDS; tests/pipeline/test_workarounds.py shows what happens without each):
 
 - recovery_order: Recovery lets records flow before it seeks, and loses what came between: the end of an assignment is
-  ordered anew.
+  ordered anew. (Insurance: faust_consumer.py hands out nothing that was fetched before the runtime's seek.)
 - prompt_start: Starting waits a second for tables that Faust does not have here.
 - offset_reset: Where the log no longer holds the next record, Faust reads on at its beginning, in silence: here it is an error.
 - environment: Variables like BROKER_URL or CONSUMER_AUTO_OFFSET_RESET win over what the code says: Faust sees none.
