@@ -31,6 +31,11 @@ INPUT_STAGE, STAGE = "admitted", "findings"
 CHUNK_RECORDS = 16
 """Records of one call of the pool: enough for the model's batching to pay, few enough that partitions take turns."""
 
+WORKER_DIED = "pool_worker_died"
+ALONE_TRIES = 3
+"""Of a record whose worker died, alone. A worker killed from outside (by the system, for memory) takes what it has with it, and
+a good record must not be blocked for that; a worker takes seconds to load, so more tries would hold the partition long."""
+
 Detect = Callable[[Sequence[DetectionRequest]], Awaitable[tuple[list[Detection], Mapping[str, str]]]]
 """What was found in each request, and the lineage of the worker that found it."""
 
@@ -108,13 +113,23 @@ async def _answers(agent: DetectionAgent, requests: Sequence[DetectionRequest]) 
     first = await asyncio.gather(*(_ask(agent, chunk) for chunk in chunks))
     answers: list[_Answer] = []
     for chunk, answer in zip(chunks, first, strict=True):
-        if isinstance(answer, VeilError) and len(chunk) > 1:
-            for request in chunk:
-                alone = await _ask(agent, [request])
-                answers += [alone] if isinstance(alone, VeilError) else alone
+        if not isinstance(answer, VeilError):
+            answers += answer
+        elif len(chunk) > 1 or answer.reason_code == WORKER_DIED:
+            answers += [await _ask_alone(agent, request) for request in chunk]
         else:
-            answers += [answer] if isinstance(answer, VeilError) else answer
+            answers.append(answer)
     return answers
+
+
+async def _ask_alone(agent: DetectionAgent, request: DetectionRequest) -> _Answer:
+    """A record on its own; while its worker dies, as often as it takes to tell it from chance."""
+    answer = await _ask(agent, [request])
+    for _ in range(ALONE_TRIES - 1):
+        if not isinstance(answer, VeilError) or answer.reason_code != WORKER_DIED:
+            break
+        answer = await _ask(agent, [request])
+    return answer if isinstance(answer, VeilError) else answer[0]
 
 
 async def _ask(agent: DetectionAgent, chunk: Sequence[DetectionRequest]) -> list[_Answer] | VeilError:
@@ -132,7 +147,7 @@ def _answered(agent: DetectionAgent, item: Item[Admitted], opened: _Opened, answ
         return _found(agent, item, opened, *answer)
     if isinstance(answer, RecordError | TenantError):
         return _refused(agent, item, (Refusal(answer.reason_code, str(answer), answer.fault.value),))
-    return Failed(Failure.from_exception(answer, attempts=2))
+    return Failed(Failure.from_exception(answer, attempts=1 + ALONE_TRIES if answer.reason_code == WORKER_DIED else 2))
 
 
 async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Refusal, ...]:

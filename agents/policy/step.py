@@ -5,7 +5,8 @@ Reads `veil.commands` (one partition), and of `veil.dead-letters` the one letter
 changelog is `veil.state` itself: a row it writes is a row every agent follows.
 Promises: each command has one result, under its id; each that can change something or shows content, and each refused one,
 has one audit event, in the transaction of its result; a refused command writes no state. A letter of one revision is
-redriven once, whatever is repeated. Kafka or the key service away: the partition is held. Redis and Postgres: not needed.
+redriven once, whatever is repeated. Kafka or the key service away: the partition is held; a tenant's wrapped key that the
+service refuses: that tenant's commands alone are refused. Redis and Postgres: not needed.
 
 Randomness: a new root key is drawn from the system's source, so that a batch done again draws another one. That does no
 harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be.
@@ -31,9 +32,10 @@ from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys, new_key
 from veilstream.keys.service import KeyService
 from veilstream.policy import dead_letters
 from veilstream.policy.case import Case, Judgement, Place, Root
-from veilstream.policy.commands import KINDS, judge
+from veilstream.policy.commands import KEY_REFUSED, KINDS, judge
 from veilstream.policy.edge import read_json
 from veilstream.policy.state import State, tenant_key
+from veilstream.policy.upkeep import Upkeep
 from veilstream.verdicts.dead_letters import dead_letter
 
 AGENT = "policy"
@@ -58,6 +60,7 @@ class PolicyAgent:
         self._roots = _Roots(key_service, keyring)
         self._keyring = keyring
         self._cluster = cluster
+        self._upkeep = Upkeep(codec)
 
     def decode(self, record: Record) -> Command:
         """Avro or JSON → command. Raises RecordError."""
@@ -87,6 +90,9 @@ class PolicyAgent:
         state = State(self._codec, table)
         said = judge(Case(command, place, self._codec, state, self._roots, author, self._keyring, letter))
         table.update(said.writes)
+        if said.code is None and command.kind in dead_letters.KINDS:
+            for key in self._upkeep.outlived(table, record.timestamp_ms):
+                del table[key]
         outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
         for public in said.public_keys:
             outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), self._codec.encode(public)))
@@ -131,6 +137,10 @@ class PolicyAgent:
             return row.tenant, self._roots.keys_of(row)
         except ErasedError:  # its log goes on; who acted is told under the key that is left
             return row.tenant, operations
+        except WorldError as exc:
+            if exc.reason_code != KEY_REFUSED:
+                raise
+            return row.tenant, operations  # likewise: it never opens, and must not hold the commands of all
 
     def _result(self, record: Record, command: Command, said: Judgement) -> Output:
         result = CommandResult(

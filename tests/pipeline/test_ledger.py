@@ -14,8 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from tests.pipeline.chain import until
 from tests.pipeline.ledger_script import Script, script
-from veilstream.client.ledger import Taken, take
+from veilstream.client.kafka import started_consumer
+from veilstream.client.ledger import Taken, read_to, take
 from veilstream.contracts.errors import ClientError
 
 pytestmark = pytest.mark.timeout(240)
@@ -78,6 +80,33 @@ async def test_an_open_transaction_hides_an_outcome_and_loses_nothing(played: Sc
         assert taken.standing is not None and "transactions that are open" in taken.standing
     taken = await of(played, wait_s=20)
     assert (taken.statement.records.verdicts, taken.statement.exact, taken.standing) == (1, True, None)
+
+
+async def test_one_empty_poll_does_not_end_a_reading(played: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past its deadline it still waits for what is on its way, as a slow broker or a short transaction makes it."""
+    partition, taken, polls = TopicPartition(played.watched.verdicts, 0), [], []
+    consumer = await started_consumer(played.options)
+    getmany = consumer.getmany
+
+    async def counted(**options: Any) -> Any:
+        polls.append(await getmany(**options))
+        return polls[-1]
+
+    async def sink(record: Any) -> None:
+        taken.append(record.offset)
+
+    async def polled() -> bool:
+        return len(polls) >= 3
+
+    monkeypatch.setattr(consumer, "getmany", counted)
+    try:
+        async with played.transaction() as producer:
+            await played.put(partition.topic, producer=producer)
+            reading = asyncio.create_task(read_to(consumer, {partition: 0}, {partition: 1}, sink, time.monotonic()))
+            await until(polled, timeout_s=30, what="three polls that are empty")
+        assert (await reading, taken) == ({partition: 1}, [0])
+    finally:
+        await consumer.stop()
 
 
 async def test_an_open_transaction_between_two_agents_is_a_stage_not_passed(played: Script) -> None:

@@ -179,7 +179,7 @@ class Producer:
         fault = await self.owner.point("fence")
         if fault is Fault.FAIL:
             raise KafkaConnectionError
-        self.epoch = self.broker.fence(self.identity)
+        await self._do_init_pid(0)
         if fault is Fault.LOST:
             raise RequestTimedOutError
         await self.owner.point("fenced")
@@ -187,6 +187,14 @@ class Producer:
     @property
     def _txn_manager(self) -> Producer:
         return self
+
+    @property
+    def _sender(self) -> Producer:
+        return self
+
+    async def _do_init_pid(self, node_id: int) -> bool:
+        self.epoch = self.broker.fence(self.identity)
+        return True
 
     @property
     def producer_epoch(self) -> int:

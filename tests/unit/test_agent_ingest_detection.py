@@ -280,6 +280,7 @@ def test_admit_waits_for_what_the_gate_knew(world: World) -> None:
         (TenantError("no such entity", code="unsupported_entity"), "refused", "unsupported_entity"),
         (RecordError("too slow", code="pattern_timeout"), "refused", "pattern_timeout"),
         (VeilError("the worker died", code="pool_worker_died"), None, "pool_worker_died"),
+        (VeilError("no answer", code="pool_task_timeout"), None, "pool_task_timeout"),
     ],
 )
 def test_one_record_that_detection_cannot_answer_costs_its_chunk_a_retry_and_nobody_else(
@@ -299,7 +300,7 @@ def test_one_record_that_detection_cannot_answer_costs_its_chunk_a_retry_and_nob
 
     items = [Item(input_record(CODEC.encode(first), offset=n), first) for n, first in enumerate(firsts)]
     good, poison, fine = run(detection_step(replace(world.detection(), detect=detect)), *items)
-    assert calls == [3, 1, 1, 1]
+    assert calls == ([3, 1, 1, 1, 1, 1] if code == "pool_worker_died" else [3, 1, 1, 1])
     assert isinstance(good, Done)
     assert isinstance(fine, Done)
     assert (good.label, fine.label) == ("detected", "detected")
@@ -309,6 +310,22 @@ def test_one_record_that_detection_cannot_answer_costs_its_chunk_a_retry_and_nob
     else:
         assert isinstance(poison, Done)
         assert [r.code for r in CODEC.decode(Findings, only(poison).value).refusals] == [code]
+
+
+@pytest.mark.parametrize("texts", [["good"], ["good", "fine"]], ids=["alone", "in a chunk"])
+def test_workers_killed_from_outside_block_no_good_record(world: World, texts: list[str]) -> None:
+    """Three workers in a row die with it by no fault of its own: it is judged all the same, alone or with others."""
+    firsts = [admitted(world, gated(world, request(text), offset=n)) for n, text in enumerate(texts)]
+    deaths = iter(range(3))
+
+    async def detect(requests: Any) -> Any:
+        if next(deaths, None) is not None:
+            raise VeilError("the worker died", code="pool_worker_died")
+        return [Detection((), ()) for _ in requests], {}
+
+    items = [Item(input_record(CODEC.encode(first), offset=n), first) for n, first in enumerate(firsts)]
+    outcomes = run(detection_step(replace(world.detection(), detect=detect)), *items)
+    assert [outcome.label for outcome in outcomes if isinstance(outcome, Done)] == ["detected"] * len(texts)
 
 
 def test_another_stage_key_opens_nothing(world: World) -> None:

@@ -44,13 +44,15 @@ def agent(pool: Pool) -> Agent[str]:
     )
 
 
-@pytest.mark.parametrize("bad", ["exit", "kill", "hang"])
-async def test_the_record_that_kills_its_worker_fails_alone(pool: Pool, bad: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "code"), [("exit", "pool_worker_died"), ("kill", "pool_worker_died"), ("hang", "pool_task_timeout")]
+)
+async def test_the_record_that_kills_its_worker_fails_alone(pool: Pool, bad: str, code: str) -> None:
     """os._exit, kill -9 or a hang on one record among others: its neighbours are done, it fails as ours."""
     words = ["a", bad, "c"]
     records = [Record("in", 0, offset, 0, None, word.encode()) for offset, word in enumerate(words)]
     work = await judge(agent(pool), records, {})
-    assert [output.value for output in work.outputs] == [b"m:a", b"1 us/pool_worker_died/2", b"m:c"]
+    assert [output.value for output in work.outputs] == [b"m:a", b"1 us/%s/2" % code.encode(), b"m:c"]
 
 
 async def test_an_exception_in_a_worker_is_raised_here(pool: Pool) -> None:

@@ -25,6 +25,7 @@ class StillLane:
 
     done: int = 5
     held_since: float | None = None
+    tries: int = 0
     queued: int = 3
     task: asyncio.Task[None] | None = None
     advanced: list[int] = field(default_factory=list)
@@ -87,10 +88,10 @@ def test_a_partition_that_is_not_handed_out_ends_the_process() -> None:
     "change",
     [
         lambda w: setattr(w.lane, "done", 6),
-        lambda w: setattr(w.lane, "held_since", 1.0),
+        lambda w: setattr(w.lane, "tries", 1),
         lambda w: setattr(w.pool, "finished", 1),
     ],
-    ids=["committed", "held", "pool answered"],
+    ids=["committed", "held and tried again", "pool answered"],
 )
 def test_what_moves_or_waits_on_purpose_is_not_still(change: Any) -> None:
     """A commit, a hold or a pool task since the last look: the minute begins anew."""
@@ -99,6 +100,14 @@ def test_what_moves_or_waits_on_purpose_is_not_still(change: Any) -> None:
     change(watched)
     watched.look(BEHIND, 61)
     watched.look(BEHIND, 120)
+
+
+def test_a_held_partition_whose_try_does_not_end_is_still() -> None:
+    """A service that answers neither yes nor no holds a partition for ever: the process ends and begins anew."""
+    watched = Watched(StillLane(held_since=1.0))
+    watched.look(BEHIND, 0)
+    with pytest.raises(RuntimeExit):
+        watched.look(BEHIND, 61)
 
 
 def test_a_partition_without_lag_is_not_still() -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from veilstream.cli.command import COMMAND_TIMEOUT_S
-from veilstream.cli.options import DATA_DIR, AnyTenant, AsJson, Data, TimeoutS, moment, settings_for
+from veilstream.cli.dlq_choice import by_ids, filtered, listed, meant, redrivable
+from veilstream.cli.options import DATA_DIR, AnyTenant, AsJson, Data, TimeoutS, settings_for
 from veilstream.contracts.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from veilstream.cli.dlq_batch import Dealt
-    from veilstream.client.dead_letters import Found, Wanted
+    from veilstream.client.dead_letters import Found
 
 app = typer.Typer(help="Dead letters: records that got no ordinary outcome.", no_args_is_help=True)
 
@@ -31,6 +31,14 @@ Since = Annotated[str | None, typer.Option(help="Written since: 30s, 15m, 1h, 2d
 Until = Annotated[str | None, typer.Option(help="Written before: the same.")]
 Every = Annotated[bool, typer.Option("--all", help="Every open one, where neither ids nor filters say which.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list what would be done.")]
+RedriveTimeoutS = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        min=0.1,
+        help="Seconds to wait for each answer; with --wait as long again for all outcomes together.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. With ids nothing is asked.")]
 
 
@@ -47,21 +55,26 @@ def list_letters(
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """List dead letters, oldest first; default: those that are open. Needs no key: content is sealed.
+    """List dead letters, oldest first.
 
-    Examples:  veil dlq list    veil dlq list --since 1d --code internal_error --json | jq -r .id
+    Without --all only those that are open. Needs no key: content is sealed.
+
+    \b
+    Examples:
+      veil dlq list
+      veil dlq list --since 1d --code internal_error --json | jq -r .id
     """
     from veilstream.cli.dlq_batch import letters_table
 
-    found = _listed(data, _wanted(tenant, agent, code, since, until, dealt_with=dealt_with))
+    found = listed(data, filtered(tenant, agent, code, since, until, dealt_with=dealt_with))
     if as_json:
         _echo_json([one.as_json() for one in found[-limit:]])
     elif not found:
         typer.echo("no dead letters" if dealt_with else "no open dead letters")
     else:
         typer.echo(letters_table(found[-limit:]))
-        if len(found) > limit:
-            typer.echo(f"the newest {limit} of {len(found)}; --limit shows more")
+    if len(found) > limit:
+        typer.echo(f"the newest {limit} of {len(found)}; --limit shows more", err=True)
 
 
 @app.command()
@@ -75,16 +88,23 @@ def show(
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """Show a dead letter: what failed, where, why; with --content nothing but the record's bytes, on standard output.
+    """Show a letter: what failed, where and why.
 
-    Content comes sealed to a key made for this one answer. The look is audited before anybody sees it.
-    Examples:  veil dlq show 3f9a0c    veil dlq show 3f9a0c --content > record.bin
+    With --content nothing but the record's bytes, on standard output. They come sealed to a key made for this one answer, and
+    the look is audited before anybody sees them.
+
+    \b
+    Examples:
+      veil dlq show 3f9a0c
+      veil dlq show 3f9a0c --content > record.bin
     """
     from rich.console import Console
 
     from veilstream.cli.show import fields_table, local_time
 
-    (one,) = _selected(data, _wanted(dealt_with=True), [letter_id])
+    if with_content and as_json:
+        raise ConfigError("--content prints the record's bytes and nothing else: leave --json out, or --content")
+    (one,) = by_ids(data, [letter_id])
     if with_content:
         typer.echo(_for_terminal(asyncio.run(_content(data, one, timeout_s))), nl=False)
         return
@@ -108,24 +128,27 @@ def redrive(
     dry_run: DryRun = False,
     yes: Yes = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the new verdicts.")] = False,
-    timeout_s: TimeoutS = COMMAND_TIMEOUT_S,
+    timeout_s: RedriveTimeoutS = COMMAND_TIMEOUT_S,
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """Have the records of dead letters judged again, as their next revision. Mend the cause first: nothing retries by itself.
+    """Have the records of letters judged again.
 
-    A letter is redriven once; a record that fails again has a new letter. Exit code 1: something was refused, or, with
-    --wait, has no outcome yet.
-    Examples:  veil dlq redrive 3f9a0c --wait    veil dlq redrive --code internal_error --since 1d --dry-run
+    As the next revision. Mend the cause first: nothing retries by itself. A letter is redriven once; a record that fails again
+    has a new letter. Exit code 1: something was refused or unanswered, or, with --wait, failed again or has no outcome yet.
+
+    \b
+    Examples:
+      veil dlq redrive 3f9a0c --wait
+      veil dlq redrive --code internal_error --since 1d --dry-run
     """
-    chosen = _chosen(data, ids, (tenant, agent, code, since, until), every=every)
-    redrivable = chosen if ids else [one for one in chosen if one.letter.origin is not None]
-    if len(redrivable) < len(chosen):
-        typer.echo(f"{len(chosen) - len(redrivable)} letters of no input record are left out: discard them", err=True)
+    from veilstream.cli.dlq_batch import distinct
+
+    chosen = distinct(meant(data, ids, (tenant, agent, code, since, until), every=every))
     _deal(
         data,
         "redrive",
-        redrivable,
+        chosen if ids else redrivable(chosen),
         wait=wait,
         dry_run=dry_run,
         yes=yes or bool(ids),
@@ -150,68 +173,18 @@ def discard(
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """Have dead letters listed no more. Nothing is deleted: until retention takes it, a letter can still be redriven by id.
+    """Have letters listed no more.
 
-    Example:  veil dlq discard --code undecodable --until 7d
+    Nothing is deleted: until retention takes it, a letter can still be redriven by its id.
+
+    \b
+    Example:
+      veil dlq discard --code undecodable --until 7d
     """
-    chosen = _chosen(data, ids, (tenant, agent, code, since, until), every=every)
+    chosen = meant(data, ids, (tenant, agent, code, since, until), every=every)
     _deal(
         data, "discard", chosen, wait=False, dry_run=dry_run, yes=yes or bool(ids), timeout_s=timeout_s, as_json=as_json
     )
-
-
-def _wanted(
-    tenant: str | None = None,
-    agent: str | None = None,
-    code: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    *,
-    dealt_with: bool,
-) -> Wanted:
-    from veilstream.client.dead_letters import Wanted
-
-    now = datetime.now(UTC)
-    start, end = (None if text is None else moment(text, now) for text in (since, until))
-    if start is not None and end is not None and end <= start:
-        raise ConfigError("--until must be later than --since")
-    wanted = Wanted(tenant, agent, code, start, end)
-    return Wanted(tenant, agent, code, start, end, states=()) if dealt_with else wanted
-
-
-def _chosen(data: Data, ids: list[str] | None, filters: tuple[str | None, ...], *, every: bool) -> list[Found]:
-    """By ids, whatever was done about them; else the open ones that fit. Raises ConfigError where nothing says which."""
-    filtered = any(value is not None for value in filters)
-    if ids and (filtered or every):
-        raise ConfigError("give ids, or filters, not both")
-    if ids:
-        return _selected(data, _wanted(dealt_with=True), ids)
-    if not filtered and not every:
-        raise ConfigError(
-            "say which: ids (`veil dlq list` shows them), --tenant, --agent, --code, --since, --until, or --all"
-        )
-    return _listed(data, _wanted(*filters, dealt_with=False))
-
-
-def _selected(data: Data, wanted: Wanted, ids: Sequence[str]) -> list[Found]:
-    from veilstream.client.dead_letters import chosen
-
-    found = _listed(data, wanted)
-    return list({one.letter.id: one for one in (chosen(found, begins) for begins in ids)}.values())
-
-
-def _listed(data: Data, wanted: Wanted) -> list[Found]:
-    from veilstream.client import AsyncClient
-    from veilstream.client.dead_letters import letters
-
-    async def listed() -> list[Found]:
-        async with AsyncClient(settings=settings_for(data)) as client:
-            listing = await letters(client, wanted)
-        if listing.unreadable:
-            typer.echo(f"{listing.unreadable} records cannot be decoded: update this program", err=True)
-        return list(listing.letters)
-
-    return asyncio.run(listed())
 
 
 async def _content(data: Data, one: Found, timeout_s: float) -> bytes:
@@ -243,29 +216,31 @@ def _deal(
 ) -> None:
     from rich.console import Console
 
-    from veilstream.cli.dlq_batch import dealt_line, distinct, letters_table, run, summary
+    from veilstream.cli.dlq_batch import dealt_line, letters_table, run, silence, summary
 
-    todo = distinct(chosen) if verb == "redrive" else list(chosen)
-    if dry_run or not todo:
+    if dry_run or not chosen:
         if as_json:
-            _echo_json([one.as_json() for one in todo])
+            _echo_json([one.as_json() for one in chosen])
         else:
-            typer.echo(letters_table(todo) if todo else f"nothing to {verb}: no open dead letter fits")
-            typer.echo(f"would {verb} {len(todo)}")
+            typer.echo(letters_table(chosen) if chosen else f"nothing to {verb}: no open dead letter fits")
+        if dry_run and not as_json:
+            typer.echo(f"would {verb} {len(chosen)}")
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"{len(todo)} to {verb}: look at them with --dry-run, then say --yes")
-        typer.echo(letters_table(todo))
-        typer.confirm(f"{verb} {len(todo)}?", abort=True)
-    dealt: list[Dealt] = asyncio.run(run(settings_for(data), verb, todo, wait=wait, timeout_s=timeout_s))
-    if as_json:
-        _echo_json([one.as_json() for one in dealt])
-    else:
-        console = Console(soft_wrap=True)
-        for one in dealt:
-            console.print(dealt_line(one))
+            raise ConfigError(f"{len(chosen)} to {verb}: look at them with --dry-run, then say --yes")
+        typer.echo(letters_table(chosen))
+        typer.confirm(f"{verb} {len(chosen)}?", abort=True)
+    console = Console(soft_wrap=True)
+
+    def tell(one: Dealt) -> None:
+        _echo_json([one.as_json()]) if as_json else console.print(dealt_line(one))
+
+    dealt = asyncio.run(run(settings_for(data), verb, chosen, wait=wait, timeout_s=timeout_s, tell=tell))
+    if not as_json:
         console.print(summary(verb, dealt))
+    if (stopped := silence(dealt)) is not None:
+        typer.echo(stopped, err=True)
     if not all(one.well for one in dealt):
         raise typer.Exit(FAILED)
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from veilstream.settings import Settings
 
 NOT_EXACT = 1
+UNFINISHED = 2
+"""Exact as far as it goes, but what was waited for did not come in time."""
+
 NAMED = 20
 """Entries that are named to a person; --json names all."""
 
@@ -31,11 +34,14 @@ def ledger(
 ) -> None:
     """Account for the input records of a window of time: each has one outcome for each revision, and one audit event.
 
-    Names what is lost, there twice, or not audited. What has not passed the chain yet is in work, and no fault. Exit code: 0
-    when the account is exact; 1 when anything is lost, there twice (equal or differing), of unknown origin, unaudited or
-    unreadable, or when it cannot be taken.
+    Names what is lost, there twice, or not audited. What has not passed the chain yet is in work: no fault, and not judged.
+    Exit code: 0 when the account is exact; 1 when anything is lost, there twice (equal or differing), of unknown origin,
+    unaudited or unreadable, or when it cannot be taken; 2 when it is exact so far and, with --wait, some are still in work.
 
-    Examples:  veil ledger --since 1h    veil ledger --since 10m --wait 60 --json | jq .lost
+    \b
+    Examples:
+      veil ledger --since 1h
+      veil ledger --since 10m --wait 60 --json | jq .lost
     """
     import asyncio
 
@@ -47,9 +53,15 @@ def ledger(
     if as_json:
         typer.echo(orjson.dumps(as_plain(taken)))
     else:
-        for line in lines(taken):
+        for line in lines(taken, waited=wait_s > 0):
             typer.echo(line)
-    raise typer.Exit(0 if taken.statement.exact else NOT_EXACT)
+    raise typer.Exit(_exit_code(taken, waited=wait_s > 0))
+
+
+def _exit_code(taken: Taken, *, waited: bool) -> int:
+    if not taken.statement.exact:
+        return NOT_EXACT
+    return UNFINISHED if waited and taken.statement.records.in_work else 0
 
 
 async def _taken(settings: Settings, since: datetime, until: datetime | None, wait_s: float) -> Taken:
@@ -87,10 +99,11 @@ def as_plain(taken: Taken) -> dict[str, Any]:
     }
 
 
-def lines(taken: Taken) -> list[str]:
-    """For a person."""
+def lines(taken: Taken, *, waited: bool) -> list[str]:
+    """For a person. `waited`: with --wait."""
     said, records, audit = taken.statement, taken.statement.records, taken.statement.audit
-    stands = f"  ({taken.standing} has not come so far; --wait waits)" if records.in_work and taken.standing else ""
+    hint = "" if waited else "; --wait waits"
+    stands = f"  ({taken.standing} has not come so far{hint})" if records.in_work and taken.standing else ""
     equal = records.doubles - records.differing
     told = [
         f"inputs of {_local(taken.since)} to {_local(taken.until)}",
@@ -117,7 +130,8 @@ def lines(taken: Taken) -> list[str]:
         told += [f"{what}: {entry}" for entry in entries[:NAMED]]
         if len(entries) > NAMED:
             told.append(f"{what}: and {len(entries) - NAMED:,} more, which --json names")
-    return [*told, "exact" if said.exact else "NOT exact"]
+    so_far = f"exact so far: {records.in_work:,} not judged yet" if records.in_work else "exact"
+    return [*told, so_far if said.exact else "NOT exact"]
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The program `veil`: registers every command, and turns an error into one line and an exit code.
 
-Exit codes: 0 done, or allowed; 1 an error, told in one line; 2 wrong usage; `veil check`: 3 review, 4 block, 5 refused;
+Exit codes: 0 done, or allowed; 1 an error, told in one line; 2 wrong usage; `veil ledger --wait`: 2 where records are still
+in work when the time is up; `veil check`: 3 review, 4 block, 5 refused;
 130 Ctrl-C. No text of a record is ever part of an error.
 """
 

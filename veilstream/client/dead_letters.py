@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Collection
+import heapq
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +19,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import Offsets, assign, describe, explain, read, started_consumer
+from veilstream.client.kafka import POLL_MS, Offsets, assign, describe, explain, read, started_consumer
+from veilstream.client.outcomes import Outcome, Outcomes
 from veilstream.contracts.catalogue import DEAD_LETTERS, STATE, VERDICTS
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.identity import Origin
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from veilstream.client.async_client import AsyncClient
 
 COMMAND_TIMEOUT_S: Final = 60.0
+LETTER_MS: Final = 2 * POLL_MS
+"""How long to read on behind the last verdict: its letter is of the same transaction or of an earlier agent's, but of another
+partition, which a reader may be told of a moment later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +80,15 @@ class Wanted:
     until: datetime | None = None
     states: Collection[str] = (OPEN,)
     """Empty: all."""
+    begins: Collection[str] = ()
+    """How the id may begin; empty: as it likes."""
 
     def takes(self, found: Found) -> bool:
         """Whether a letter fits, but for its time."""
         letter = found.letter
         asked = ((self.tenant, letter.tenant), (self.agent, letter.agent), (self.code, letter.code))
+        if self.begins and not any(fits(letter.id, begins) for begins in self.begins):
+            return False
         return all(want in (None, have) for want, have in asked) and (not self.states or found.state in self.states)
 
 
@@ -99,16 +108,16 @@ async def letters(client: AsyncClient, wanted: Wanted) -> Listing:
         ends: Offsets = await consumer.end_offsets(partitions)
         starts: Offsets = await consumer.beginning_offsets(partitions)
         of_letters = [partition for partition in partitions if partition.topic == DEAD_LETTERS]
+        of_state = [partition for partition in partitions if partition.topic == STATE]
         if wanted.since is not None:
             starts = {**starts, **await _at(consumer, wanted.since, ends, of_letters)}
         if wanted.until is not None:
             ends = {**ends, **await _at(consumer, wanted.until, ends, of_letters)}
-        found, rows, unreadable = await _read(client, consumer, starts, ends)
-    told = [replace(one, state=state_of(one.letter, rows.get(disposition_key(one.place)))) for one in found]
-    fitting = sorted(
-        (one for one in told if wanted.takes(one)), key=lambda one: (one.time_ms, one.partition, one.offset)
-    )
-    return Listing(tuple(fitting), unreadable)
+        rows, unreadable_rows = await _dispositions(client, consumer, _of(starts, of_state), _of(ends, of_state))
+        starts, ends = _of(starts, of_letters), _of(ends, of_letters)
+        found, unreadable = await _fitting(client, consumer, starts, ends, wanted=wanted, rows=rows)
+    found.sort(key=lambda one: (one.time_ms, one.partition, one.offset))
+    return Listing(tuple(found), unreadable + unreadable_rows)
 
 
 async def content(client: AsyncClient, found: Found, *, timeout_s: float = COMMAND_TIMEOUT_S) -> bytes:
@@ -132,14 +141,6 @@ async def discard(client: AsyncClient, found: Found, *, timeout_s: float = COMMA
     await _command(client, "dlq.discard", found, timeout_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a redriven record: a decision, or the code of its next dead letter."""
-
-    decision: str | None
-    code: str | None = None
-
-
 async def outcome_ends(client: AsyncClient) -> Offsets:
     """Where verdicts and dead letters end now: note it before you redrive, and wait from there."""
     async with _consumer(client) as consumer:
@@ -151,52 +152,77 @@ async def outcome_ends(client: AsyncClient) -> Offsets:
 async def outcomes(
     client: AsyncClient, starts: Offsets, wanted: Collection[tuple[Origin, int]], *, timeout_s: float
 ) -> dict[tuple[Origin, int], Outcome]:
-    """Outcomes of (origin, revision) that come within the time; a letter beside a verdict is not one."""
-    decoder, missing, found = await client.decoder(), set(wanted), dict[tuple[Origin, int], Outcome]()
+    """Outcomes of (origin, revision) that come within the time. A letter beside a verdict tells that the record failed again."""
+    book, loop = Outcomes(wanted), asyncio.get_running_loop()
+    if book.complete():
+        return {}
+    decoder, reads_until = await client.decoder(), float("inf")
     try:
         async with asyncio.timeout(timeout_s), _consumer(client) as consumer:
             assign(consumer, starts)
-            if not missing:
-                return found
-            async for record in read(consumer):
-                try:
-                    if record.topic == VERDICTS:
-                        verdict = await decoder.decode(record.value)
-                        one, outcome = (verdict.origin, verdict.revision), Outcome(verdict.decision)
-                    else:
-                        letter = await decoder.record(DeadLetter, record.value)
-                        if letter.origin is None or letter.tenant is not None:
-                            continue
-                        one, outcome = (letter.origin, letter.revision), Outcome(None, letter.code)
-                except VeilError:
-                    continue  # not one this client can read: the time limit tells the rest
-                if one in missing:
-                    missing.discard(one)
-                    found[one] = outcome
-                if not missing:
-                    return found
+            while loop.time() < reads_until:
+                batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=1000)
+                for record in heapq.merge(*batches.values(), key=lambda one: one.timestamp):
+                    try:
+                        if record.topic == VERDICTS:
+                            book.verdict(await decoder.decode(record.value))
+                        else:
+                            book.letter(await decoder.record(DeadLetter, record.value))
+                    except VeilError:
+                        continue  # not one this client can read: the time limit tells the rest
+                if book.complete():
+                    reads_until = min(reads_until, loop.time() + LETTER_MS / 1000)
     except TimeoutError:
-        return found
-    raise AssertionError("unreachable: this reader has no end")
+        pass
+    return book.found()
 
 
-async def _read(
+async def _dispositions(
     client: AsyncClient, consumer: AIOKafkaConsumer, starts: Offsets, ends: Offsets
-) -> tuple[list[Found], dict[bytes, Disposition], int]:
-    decoder, found, rows, unreadable = await client.decoder(), list[Found](), dict[bytes, Disposition](), 0
+) -> tuple[dict[bytes, Disposition], int]:
+    """What was done about letters, by key, and how many rows cannot be decoded."""
+    decoder, rows, unreadable = await client.decoder(), dict[bytes, Disposition](), 0
+    assign(consumer, starts)
+    async for record in read(consumer, ends):
+        if record.key is None or not is_disposition(record.key):
+            continue
+        if record.value is None:  # deleted: its letters are gone
+            rows.pop(record.key, None)
+            continue
+        try:
+            rows[record.key] = await decoder.record(Disposition, record.value)
+        except VeilError:
+            unreadable += 1
+    return rows, unreadable
+
+
+async def _fitting(
+    client: AsyncClient,
+    consumer: AIOKafkaConsumer,
+    starts: Offsets,
+    ends: Offsets,
+    *,
+    wanted: Wanted,
+    rows: Mapping[bytes, Disposition],
+) -> tuple[list[Found], int]:
+    """The letters that are wanted, and how many records cannot be decoded. No other is kept, and none with its payload."""
+    decoder, found, unreadable = await client.decoder(), list[Found](), 0
     assign(consumer, starts)
     async for record in read(consumer, ends):
         try:
-            if record.topic == DEAD_LETTERS:
-                letter = await decoder.record(DeadLetter, record.value)
-                held = letter.payload is not None
-                bare = replace(letter, payload=None)  # a thousand letters may be three gigabytes
-                found.append(Found(record.partition, record.offset, record.timestamp, bare, held, OPEN))
-            elif record.key is not None and is_disposition(record.key):
-                rows[record.key] = await decoder.record(Disposition, record.value)
+            letter = await decoder.record(DeadLetter, record.value)
         except VeilError:
             unreadable += 1
-    return found, rows, unreadable
+            continue
+        bare, state = replace(letter, payload=None), state_of(letter, rows.get(disposition_key(place_of(letter))))
+        one = Found(record.partition, record.offset, record.timestamp, bare, letter.payload is not None, state)
+        if wanted.takes(one):
+            found.append(one)
+    return found, unreadable
+
+
+def _of(offsets: Offsets, partitions: Collection[TopicPartition]) -> Offsets:
+    return {partition: offsets[partition] for partition in partitions}
 
 
 async def _command(client: AsyncClient, kind: str, found: Found, timeout_s: float, **more: str) -> dict[str, Any]:
@@ -227,9 +253,14 @@ async def _at(
     return {partition: row.offset if (row := found.get(partition)) else ends[partition] for partition in partitions}
 
 
+def fits(letter_id: str, begins: str) -> bool:
+    """Whether an id begins so, in capitals or not."""
+    return bool(begins) and letter_id.startswith(begins.lower())
+
+
 def chosen(found: Collection[Found], begins: str) -> Found:
     """The letter whose id begins so; of several copies of one letter the newest. Raises ClientError."""
-    fitting = [one for one in found if begins and one.letter.id.startswith(begins.lower())]
+    fitting = [one for one in found if fits(one.letter.id, begins)]
     if not fitting:
         raise ClientError(
             "there is no dead letter with this id (any more): `veil dlq list --all` shows those there are",

@@ -36,6 +36,9 @@ CLOCKS_APART: Final = timedelta(minutes=5)
 OPEN_TRANSACTIONS_S: Final = 5.0
 """How long the end waits for open transactions on the output topics; one of a dead worker can take 32 s (docs/design.md)."""
 
+QUIET_S: Final = 10 * POLL_MS / 1000
+"""A reader that is past its deadline ends when nothing has come for so long: one empty poll may be a slow broker."""
+
 _LOOK_S: Final = 0.2
 
 
@@ -68,11 +71,13 @@ class Feed:
         """Accepted by command and not known to have passed; whoever sees them pass takes them out."""
 
     async def take(self, record: Any) -> Origin | None:
-        """One committed record; of an input of the window, its origin."""
+        """One committed record; of an input of the window, its origin. Raises ClientError: the cluster is away."""
         if record.topic == self._watched.requests:
             return self._ledger.accepted(record.topic, record.partition, record.offset)
         try:
             await self._output(record.topic, record.value)
+        except ClientError:  # a schema cannot be looked for: that says nothing of the record
+            raise
         except VeilError:
             self._ledger.unreadable()
         return None
@@ -139,8 +144,8 @@ class _Taking:
             redriven = frozenset(feed.redrives)
             barrier = Barrier(look, self._cluster, watched)
             passed = await _passed(barrier, ends, deadline)  # 2
-            patience = max(deadline, time.monotonic() + OPEN_TRANSACTIONS_S)
             for topics in ((watched.verdicts, watched.letters), (watched.results,), (watched.audit,)):  # 3
+                patience = max(deadline, time.monotonic() + OPEN_TRANSACTIONS_S)
                 partitions = [p for p in self._starts if p.topic in topics]
                 read = await self._read_on(partitions, await look.ends(partitions), feed, patience)
                 passed = passed and (read or topics == (watched.results,))
@@ -183,11 +188,12 @@ async def read_to(
 ) -> Offsets:
     """Hand over every committed record between starts and ends; how far that went. Nothing of a value is kept.
 
-    With a deadline it ends early when nothing has come since, and an open transaction hides what is missing.
+    With a deadline it ends early where, past it, nothing has come for QUIET_S: an open transaction hides what is missing.
     """
     reached = dict(starts)
     open_ = {partition for partition, end in ends.items() if starts[partition] < end}
     assign(consumer, {partition: starts[partition] for partition in open_})
+    quiet_since = time.monotonic()
     while open_:
         batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=1000)
         for partition, records in batches.items():
@@ -199,7 +205,9 @@ async def read_to(
             if reached[partition] == ends[partition]:
                 open_.discard(partition)
                 consumer.pause(partition)
-        if not batches and deadline is not None and time.monotonic() > deadline:
+        now = time.monotonic()
+        quiet_since = now if batches else quiet_since
+        if deadline is not None and now > max(deadline, quiet_since + QUIET_S):
             break
     return reached
 

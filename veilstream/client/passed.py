@@ -80,6 +80,11 @@ class Look:
         wanted = list(partitions)
         return dict(await self._consumer.end_offsets(wanted)) if wanted else {}
 
+    async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """How many partitions those of the topics have that are there."""
+        rows = await self._admin.describe_topics(sorted(topics))
+        return {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0}
+
     async def committed(self, group: str, partitions: Iterable[TopicPartition]) -> Offsets:
         """The group's committed offsets; of a partition where it has none, the log's beginning."""
         wanted = list(partitions)

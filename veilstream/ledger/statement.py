@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -30,7 +30,7 @@ class Statement:
     audit: Account
     """Verdicts and refusals as what was accepted, their audit events as what came of them."""
     letters: int
-    """All dead letters of the window, those beside a verdict too."""
+    """All dead letters of the window, the attached ones too."""
     letters_without_origin: int
     """Of any time since the window began: nobody could read which input record they belong to; it is among the gaps."""
     unreadable: int
@@ -38,7 +38,7 @@ class Statement:
 
     @property
     def letters_attached(self) -> int:
-        """Dead letters beside a verdict or a refusal."""
+        """Dead letters beside a verdict or a refusal, which may be still to come."""
         return max(0, self.letters - self.records.dead_letters)
 
     @property
@@ -83,13 +83,18 @@ class Ledger:
             self._audit.accept(verdict.origin, verdict.revision)
 
     def letter(self, letter: DeadLetter) -> None:
-        """A dead letter; one without an origin may be that of an input record itself."""
+        """A dead letter; one without an origin may be that of an input record itself.
+
+        One with a tenant is an attachment: who wrote it passed the record on as refused, and the verdict is still to come
+        (docs/design.md, whose fault). Were it an outcome, a verdict lost behind it would not be missed.
+        """
         origin = letter.origin or letter.coordinates
         if letter.origin is None and origin.topic in self._inside:
             self._nowhere += 1
         elif self._holds(origin):
             self._letters += 1
-            self._records.outcome(origin, letter.revision, "dead_letter", letter_digest(letter))
+            if letter.tenant is None:
+                self._records.outcome(origin, letter.revision, "dead_letter", letter_digest(letter))
 
     def event(self, event: AuditEvent) -> None:
         """An audit event; only those of verdicts are the ledger's."""
@@ -101,10 +106,14 @@ class Ledger:
         self._unreadable += 1
 
     def put_away(self, topic: str, partition: int, below: int, settled: Settled) -> None:
-        """Keep only counts of what is settled below this offset; what still comes for it is `outside` then."""
+        """Keep only counts of what is settled below this offset; what still comes for it is `outside` then.
+
+        Both books keep the same pages: a redrive's audit event may be on its way when its verdict is here.
+        """
         limit = Origin(self._cluster, topic, partition, below)
+        limit = replace(limit, offset=self._audit.closable(limit, settled))
         kept = self._records.put_away(limit, settled)
-        self._audit.put_away(Origin(self._cluster, topic, partition, kept), always)
+        self._audit.put_away(replace(limit, offset=kept), settled)
         held = self.window[topic, partition]
         self.window[topic, partition] = range(max(held.start, kept), held.stop)
 

@@ -40,10 +40,13 @@ FORMER_MAX = 16
 LISTED_MAX = 2_000
 """Versions told by one `policy.list`: at some 250 bytes each far less than a record of the results topic may have."""
 INVALID_BODY = "invalid_body"
+KEY_REFUSED = "key_service_refused"
+"""The one fault of the world that is a command's own: a wrapped key that does not open does not open later either, and would
+hold every tenant's commands. The operations key opens before any judge is asked: a wrong master key still holds them all."""
 
 
 def judge(case: Case) -> Judgement:
-    """One command → what comes of it. Raises WorldError only."""
+    """One command → what comes of it. Raises WorldError only, where waiting helps."""
     kind = KINDS.get(case.command.kind)
     try:
         if kind is None:
@@ -51,7 +54,7 @@ def judge(case: Case) -> Judgement:
         raw = read_json(case.command.body, what="the body", code=INVALID_BODY)
         return kind.judge(case, checked(kind.body, raw, what="the body", code=INVALID_BODY))
     except VeilError as exc:
-        if exc.fault in (Fault.WORLD, Fault.US):
+        if exc.fault in (Fault.WORLD, Fault.US) and exc.reason_code != KEY_REFUSED:
             raise
         return Judgement(_about(case), str(exc), code=exc.reason_code)
 

@@ -16,13 +16,14 @@ from veilstream.contracts.mapping import to_plain
 from veilstream.contracts.records import Command, DeadLetter, Disposition, Redrive, Sealed
 from veilstream.contracts.sealing import hpke_seal
 from veilstream.contracts.verdict_json import sealed_to_natural
+from veilstream.ingest.limits import MAX_VALUE_BYTES
 from veilstream.keys.keyring import OPERATIONS
 from veilstream.policy.bodies import LetterPlace, LetterShow
 from veilstream.policy.case import Case, Judgement
 from veilstream.policy.edge import checked, read_json
 from veilstream.policy.state import DISCARDED, OPEN, REDRIVEN, disposition_key, place_of, state_of
 from veilstream.verdicts.dead_letters import open_dead_letter, seal_owned
-from veilstream.verdicts.originals import REDRIVE_STAGE, is_of_input, original_of
+from veilstream.verdicts.originals import REDRIVE_STAGE, Original, is_of_input, original_of
 
 KINDS = ("dlq.show", "dlq.redrive", "dlq.discard")
 SHOWN_BYTES_MAX = 5 << 19
@@ -69,7 +70,7 @@ def redrive(case: Case, body: LetterPlace) -> Judgement:
             code="already_redriven",
         )
     original = original_of(case.codec, case.keyring, letter)
-    value = original.value(case.codec)
+    value = _value(case, original)
     payload = seal_owned(case.keyring, original.tenant, value, original.origin, REDRIVE_STAGE)
     revision = original.revision + 1
     again = Redrive(
@@ -102,6 +103,18 @@ def discard(case: Case, body: LetterPlace) -> Judgement:
     if state == DISCARDED:
         return Judgement(resource(letter.id), "the letter was discarded already", told)
     return Judgement(resource(letter.id), "the letter is discarded", told, writes=_written(case, letter, DISCARDED))
+
+
+def _value(case: Case, original: Original) -> bytes:
+    """What goes to the gate. One made anew that the gate would refuse is refused here: the one redrive is not used up."""
+    value = original.value(case.codec)
+    if original.made_anew and len(value) > MAX_VALUE_BYTES:
+        raise RecordError(
+            f"made anew, the request has {len(value):,} bytes where the gate takes {MAX_VALUE_BYTES:,} (numbers of its document "
+            "are written out): `veil dlq show --content` prints it; send it again as a new record, shortened",
+            code="redrive_too_large",
+        )
+    return value
 
 
 def _letter(case: Case, body: LetterPlace) -> DeadLetter:

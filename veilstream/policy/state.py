@@ -3,7 +3,8 @@
 tenant/T      Tenant         configuration of tenant T; T is empty for the operations key's row
 policy/P/V    PolicyVersion  version V of policy P; never changed once it stands there
 active/T      Activation     what T's records are judged under, and since when
-dead-letter/TOPIC/PARTITION/OFFSET  Disposition  what was done about the dead letters of that record; only policy looks at it
+dead-letter/TOPIC/PARTITION/OFFSET  Disposition  what was done about the dead letters of that record; only policy looks at it,
+              and deletes it when the letters are gone (upkeep.py)
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class PolicyView:
     def apply(self, key: bytes, value: bytes | None, offset: int) -> None:
         """Take up one record of the topic. Keys of a later release are kept out of the way, not an error.
 
-        What was done about dead letters is nothing to judge records by, and there may be many of them: it is passed over.
+        What was done about dead letters is nothing to judge records by, and there may be many of them: it is passed over, and so
+        is its deletion.
         """
         self.state_offset = max(self.state_offset, offset)
         if is_disposition(key):

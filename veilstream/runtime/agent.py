@@ -55,6 +55,10 @@ class Agent(Generic[T]):
     sink: Sink | None = None
     pool: Pool | None = None
     services: tuple[Service, ...] = field(default=())
+    looks_up: tuple[str, ...] = ()
+    """Topics of which a service reads single records: the right to is asked for at start."""
+    batch_records: int | None = None
+    """Fewer records a batch than the setting says, where one can make much more of itself."""
 
     def __post_init__(self) -> None:
         if not self.topics:

@@ -53,7 +53,7 @@ class EngineApp(FaustApp):
             Reading(self),
             options=options,
             limits=Limits(
-                batch_records=settings.batch_records,
+                batch_records=min(settings.batch_records, agent.batch_records or settings.batch_records),
                 batch_bytes=settings.batch_bytes,
                 transaction_s=1.5 * settings.transaction_timeout_s,  # the broker has aborted it by then
                 interval_s=settings.batch_interval_s,
@@ -139,7 +139,8 @@ async def _start(agent: Agent[T], settings: Settings, app: EngineApp) -> None:
     await require_transactions(options, agent.group, settings.instance or "any")  # 2
     table = (agent.table,) if agent.table else ()
     followed = [follower.topic for follower in agent.followers]
-    await require_rights(settings, group=agent.group, reads={*agent.topics, *followed, *table}, writes=table)
+    reads = {*agent.topics, *followed, *table, *agent.looks_up}
+    await require_rights(settings, group=agent.group, reads=reads, writes=table)
     for service in agent.services:  # 3
         await service.start()
     loading = () if agent.pool is None else (agent.pool.start(),)

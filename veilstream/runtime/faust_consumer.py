@@ -24,7 +24,16 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    GroupLoadInProgressError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -34,6 +43,8 @@ from veilstream.runtime.ending import RuntimeExit
 from veilstream.runtime.partitions import Committed, Progress
 
 FETCH_WAIT_MS: Final = 500
+RETRY_S: Final = 0.1
+"""Between two questions to a coordinator that moves or loads."""
 POLL_S: Final = 1.0
 YIELD_EVERY: Final = 100
 
@@ -59,6 +70,19 @@ WORKAROUNDS: Final = {
     ),
 }
 """Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
+
+
+def committed_of(answer: Any, tps: Collection[TP]) -> dict[TP, Committed | None]:
+    """What an OffsetFetch answer says of each partition. Raises the KafkaError it holds, for all of them or for one.
+
+    From version 2 on an error of the coordinator stands at the top, beside an empty list of topics. A partition that is not in
+    the answer is never "no offset": KeyError.
+    """
+    rows = {TP(t, p): (at, note, code) for t, found in answer.topics for p, at, note, code in found}
+    for code in (getattr(answer, "error_code", 0), *(code for _, _, code in rows.values())):
+        if code:
+            raise for_code(code)()
+    return {tp: Committed(rows[tp][0], rows[tp][1] or "") if rows[tp][0] >= 0 else None for tp in map(ensure_TP, tps)}
 
 
 class Message(ConsumerMessage):
@@ -115,17 +139,47 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return await self.call_thread(self._read_committed, tps)  # type: ignore[no-any-return]
 
     async def _read_committed(self, tps: Collection[TP]) -> dict[TP, Committed | None]:
-        """With metadata, which aiokafka's own `committed` leaves out."""
-        found = await self._ensure_consumer()._coordinator.fetch_committed_offsets(list(tps)) if tps else {}
-        return {tp: Committed(at.offset, at.metadata) if (at := found.get(tp)) is not None else None for tp in tps}
+        """aiokafka's own leaves out the metadata, and takes a coordinator that refuses to answer for "no offset"."""
+        coordinator = self._ensure_consumer()._coordinator
+        topics: dict[str, list[int]] = {}
+        for topic, partition in tps:
+            topics.setdefault(topic, []).append(partition)
+        while topics:
+            await coordinator.ensure_coordinator_known()
+            try:
+                answer = await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(topics.items())))
+                return committed_of(answer, tps)
+            except KafkaError as exc:
+                if not exc.retriable:
+                    raise
+                if not isinstance(exc, GroupLoadInProgressError):
+                    coordinator.coordinator_dead()
+                await asyncio.sleep(RETRY_S)
+        return {}
 
     async def commit_offsets(self, offsets: Mapping[TP, Committed]) -> None:
         await self.call_thread(self._commit_offsets, offsets)
 
     async def _commit_offsets(self, offsets: Mapping[TP, Committed]) -> None:
-        await self._ensure_consumer().commit(
-            {TopicPartition(*tp): (at.offset, at.metadata) for tp, at in offsets.items()}
-        )
+        """aiokafka's own tries again under whatever generation it is by then: a partition may be another's meanwhile."""
+        consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator
+        member = coordinator.generation, coordinator.member_id
+        wanted = {TopicPartition(*tp): OffsetAndMetadata(at.offset, at.metadata) for tp, at in offsets.items()}
+        while True:
+            await coordinator.ensure_coordinator_known()
+            # nothing is awaited between this look and the making of the request
+            same = (coordinator.generation, coordinator.member_id) == member
+            if member[0] < 0 or not same or not set(consumer.assignment()) >= wanted.keys():
+                raise IllegalStateError("rebalanced meanwhile")  # OrderedRecovery waits for the assignment that follows
+            try:
+                await coordinator._do_commit_offsets(None, wanted)
+            except KafkaError as exc:
+                if not exc.retriable:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def read_bounds(self, tps: Collection[TP]) -> dict[TP, tuple[int, int]]:
         return await self.call_thread(self._read_bounds, tps)  # type: ignore[no-any-return]

@@ -59,6 +59,8 @@ class Lane(Generic[T]):
         self.done = min(committed, stored)
         """The next offset to work on."""
         self.held_since: float | None = None
+        self.tries = 0
+        """Batches begun, a hold's next tries too: the watchdog takes it for a sign of life."""
         self.task: asyncio.Task[None] | None = None
         self._renew, self._part, self._limits = renew, part, limits
         self._valve, self._metrics = valve, metrics
@@ -176,6 +178,7 @@ class Lane(Generic[T]):
                 return
 
     async def _process(self, batch: list[Record]) -> None:
+        self.tries += 1
         batch = [record for record in batch if record.offset >= self.done]  # some may be committed since it was held
         if not batch:
             return
@@ -277,8 +280,10 @@ class Lane(Generic[T]):
 
     def _may_wait(self, work: Work) -> bool:
         """Where the sink keeps the offset and there is nothing to publish, Kafka's offset only tells how far we are."""
-        if self.agent.sink is None or work.outputs or not work.labels or self._noted:
+        if self.agent.sink is None or work.outputs or not work.labels:
             return False
+        if self._noted or self._caution.careful(self.done):
+            return False  # a life that begins behind what was found out would have to find it out again
         return time.monotonic() - self._committed_at < SINK_COMMIT_S
 
     async def _tidy(self, position: int) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from veilstream.contracts.errors import WorldError
+from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.contracts.step import Record
 from veilstream.runtime.follower import to_record
 from veilstream.runtime.kafka import client_options, partitions_of, reader
@@ -44,7 +44,7 @@ class Lookup:
             try:
                 async with asyncio.timeout(FIND_S):
                     return await self._find(partition, offset)
-            except (KafkaError, TimeoutError, OSError) as exc:
+            except (KafkaError, ConfigError, TimeoutError, OSError) as exc:
                 await self.stop()
                 raise WorldError(
                     f"{self._topic}[{partition}] could not be read ({type(exc).__name__}): look at the brokers, and at this "

@@ -142,7 +142,10 @@ class Partitions(Generic[T]):
                 await self._refuse_lost_offsets({source: producers[source] for source in fresh})
                 parts = await self._restore(sources)  # 2
                 stored = await self._claim(sources)  # 3
+                await self._refuse_known(fresh, parts, stored)
                 committed = await self._carrier.committed(sources)  # 4
+                if missing := [source for source in sources if committed.get(source) is None]:
+                    raise self._lost(missing)  # there was one when they were opened
                 starts = await self._starts(sources, committed, stored)  # 5
                 await self._carrier.seek({source: min(starts[source]) for source in sources})  # 6
             except BaseException:
@@ -166,9 +169,23 @@ class Partitions(Generic[T]):
         return fresh
 
     async def _refuse_lost_offsets(self, producers: Mapping[TopicPartition, AIOKafkaProducer]) -> None:
-        lost = [source for source, producer in producers.items() if lives(producer) > 0]
+        await self._refuse([source for source, producer in producers.items() if lives(producer) > 0])
+
+    async def _refuse_known(
+        self,
+        fresh: list[TopicPartition],
+        parts: Mapping[int, Part],
+        stored: Mapping[tuple[str, int], int | None] | None,
+    ) -> None:
+        """A table that is not empty, or a sink that has an offset, knows what the broker forgot with the producer's identity."""
+        seen = stored or {}
+        await self._refuse([s for s in fresh if parts[s.partition] or seen.get((s.topic, s.partition)) is not None])
+
+    async def _refuse(self, sources: list[TopicPartition]) -> None:
+        """Not where the log is empty: nothing can be done twice there."""
+        bounds = await self._carrier.bounds(sources) if sources else {}
+        lost = [source for source in sources if bounds[source][1] > bounds[source][0]]
         if lost:
-            bounds = await self._carrier.bounds(lost)
             await self._carrier.begin({source: Committed(bounds[source][0], LOST) for source in lost})
             raise self._lost(lost)
 
@@ -290,8 +307,12 @@ class Partitions(Generic[T]):
         """
         await lane.producer.stop()
         producer = await self._fence(lane.source)
-        committed = (await self._carrier.committed([lane.source])).get(lane.source)
-        if committed is not None and committed.offset != lane.committed:
+        try:
+            committed = (await self._carrier.committed([lane.source])).get(lane.source)
+        except BaseException:
+            await producer.stop()
+            raise
+        if committed is None or committed.offset != lane.committed:
             await producer.stop()
             raise RuntimeExit(
                 f"another worker committed {lane.source.topic}[{lane.source.partition}] meanwhile", code="fenced"

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from veilstream.contracts.errors import Fault, VeilError
+from veilstream.contracts.errors import Fault, VeilError, WorldError
 
 R = TypeVar("R")
 
@@ -32,9 +32,16 @@ _BREAKS_MAX: Final = 3
 
 
 class PoolWorkerDied(VeilError):  # noqa: N818
-    """The worker that had this task died or did not answer in time; other tasks are not touched."""
+    """The worker that had this task died; other tasks are not touched."""
 
     code = "pool_worker_died"
+    fault = Fault.US
+
+
+class PoolTaskTimeout(VeilError):  # noqa: N818
+    """The worker that had this task did not answer in time and was ended; other tasks are not touched."""
+
+    code = "pool_task_timeout"
     fault = Fault.US
 
 
@@ -72,7 +79,8 @@ class Pool:
                 self._pool.schedule(_warm, (_WARM_POLL_S,), timeout=max(left_s, 1.0)) for _ in range(self._workers)
             ]
             try:
-                warm |= set(await asyncio.gather(*map(asyncio.wrap_future, tasks)))
+                async with asyncio.timeout(max(left_s, 1.0)):  # pebble's counts from when a worker takes the task
+                    warm |= set(await asyncio.gather(*map(asyncio.wrap_future, tasks)))
             except (ProcessExpired, TimeoutError, RuntimeError) as exc:
                 raise PoolWorkerDied(
                     f"a pool worker did not start ({type(exc).__name__}): its loader is "
@@ -80,7 +88,7 @@ class Pool:
                 ) from None
 
     async def run(self, function: Callable[..., R], *args: Any, timeout_s: float | None = None) -> R:
-        """Run in a worker. Its exceptions are raised here; `PoolWorkerDied` if it died or took too long.
+        """Run in a worker. Its exceptions are raised here; `PoolWorkerDied` if it died, `PoolTaskTimeout` if it took too long.
 
         A worker that dies while it fetches its task takes the whole pool with it. Then nobody can say whose task it was,
         so all of them are done again on a new pool, `_BREAKS_MAX` times.
@@ -93,8 +101,10 @@ class Pool:
                 task = pool.schedule(function, args, timeout=timeout_s or self._task_timeout_s)
                 # shielded: cancelling a task kills its worker, and a new one has to load its model first
                 result: R = await asyncio.shield(asyncio.wrap_future(task))
-            except (ProcessExpired, TimeoutError) as exc:
-                raise PoolWorkerDied(f"the worker of this task ended ({type(exc).__name__})") from None
+            except ProcessExpired:
+                raise PoolWorkerDied("the worker of this task died") from None
+            except TimeoutError:
+                raise PoolTaskTimeout("the worker of this task did not answer in time") from None
             except RuntimeError:
                 if pool.active:
                     raise  # the function's own
@@ -124,7 +134,12 @@ class Pool:
         async with self._renewing:
             if self._pool is broken:
                 broken.stop()
-                await self.start()
+                try:
+                    await self.start()
+                except PoolWorkerDied as exc:  # no record's doing: no memory, or the model is away
+                    self._pool.stop()
+                    self._pool = broken  # whoever comes next tries again
+                    raise WorldError(f"{exc}; the partition is held", code="pool_away") from None
 
 
 def _begin(parent: int, load: Callable[..., None], load_args: Sequence[Any]) -> None:

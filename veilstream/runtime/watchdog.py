@@ -24,14 +24,14 @@ STALL_S: Final = 60.0
 class Sight:
     """What was last seen of a partition, and when it last looked different."""
 
-    mark: tuple[int, int, int]
+    mark: tuple[int, int, int, int]
     since: float
 
 
 class Watchdog:
     """Ends the process when a partition is behind and neither its offsets nor the pool have moved for `stall_s`.
 
-    A held partition waits on purpose and does not count.
+    A held partition waits on purpose: it tries again every few seconds, and counts where a try does not end.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class Watchdog:
 
     def _judge(self, source: TopicPartition, lane: Lane[Any], seen: Progress, now: float) -> None:
         behind = seen.position < seen.end or seen.last >= lane.done
-        mark = (lane.done, seen.position, self._pool.finished if self._pool is not None else 0)
+        mark = (lane.done, seen.position, self._pool.finished if self._pool is not None else 0, lane.tries)
         before = self._seen.get(source)
-        if not behind or lane.held_since is not None or before is None or before.mark != mark:
+        if not behind or before is None or before.mark != mark:
             self._seen[source] = Sight(mark, now)
         elif now - before.since > self._stall_s:
             pool = "" if self._pool is None else ", and the pool has ended no task since"

@@ -56,8 +56,16 @@ class Original:
     """The value as it came in, or the request made anew."""
     traceparent: str | None = None
 
+    @property
+    def made_anew(self) -> bool:
+        """Whether the value is made of what the chain held, not kept as it came in."""
+        return isinstance(self.content, Request)
+
     def value(self, codec: Codec) -> bytes:
-        """As a value the gate takes. Of Avro and JSON the shorter: so it is not longer than it came in, and none is too long."""
+        """As a value for the gate. One made anew is the shorter of Avro and JSON: as a rule not longer than it came in.
+
+        Numbers can make it longer, as the gate writes 1e15 out as 1000000000000000.0: then it may exceed the gate's limit.
+        """
         if isinstance(self.content, bytes):
             return self.content
         return min(codec.encode(self.content), self.readable(), key=len)
@@ -128,7 +136,7 @@ def _request(envelope: Envelope, body: Body) -> Request:
 
 
 def _compact(content: Content) -> Content:
-    """The gate spaces documents out; without the spaces the request is no longer than it came in."""
+    """The gate spaces documents out; without the spaces the request is about as long as it came in."""
     if content.document is None:
         return content
     document = json.dumps(json.loads(content.document), ensure_ascii=False, separators=(",", ":"))

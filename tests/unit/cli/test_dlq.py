@@ -198,7 +198,7 @@ def test_redrive_sends_one_command_for_each_that_was_chosen(
         assert f"{len(ids)} redriven" in out
         assert "revision" in out
     if "--all" in arguments:
-        assert "1 letters of no input record are left out" in err
+        assert "left out, of no input record: 1" in err
     if "--dry-run" in arguments:
         assert "would redrive 2" in out and "aaaa0001" in out
 
@@ -249,15 +249,20 @@ def test_a_refused_letter_is_told_and_the_others_go_on(desk: Desk, run: Run) -> 
     ("outcomes", "code", "said"),
     [
         ({8: Outcome("allow"), 7: Outcome("block")}, 0, ["allow", "block", "2 redriven"]),
-        ({8: Outcome("allow"), 7: Outcome(None, "undecodable")}, 0, ["failed again: undecodable", "1 failed again"]),
+        ({8: Outcome("allow"), 7: Outcome(None, "undecodable")}, 1, ["failed again: undecodable", "1 failed again"]),
+        (
+            {8: Outcome("allow"), 7: Outcome("block", "bad_span")},
+            1,
+            ["block  failed again: bad_span", "1 failed again"],
+        ),
         ({8: Outcome("allow")}, 1, ["no outcome yet", "1 without outcome yet"]),
     ],
-    ids=["verdicts", "failed again", "not in time"],
+    ids=["verdicts", "failed again", "failed again with a verdict", "not in time"],
 )
 def test_wait_tells_what_became_of_them(
     desk: Desk, run: Run, outcomes: dict[int, Outcome], code: int, said: list[str]
 ) -> None:
-    """Outcomes of the new revisions; one that has none in time is an error, one that failed again is an answer."""
+    """Outcomes of the new revisions; none in time, or a letter, with a verdict or alone, is a failure."""
     desk.outcomes = {(replace(ORIGIN, offset=offset), 1): outcome for offset, outcome in outcomes.items()}
     ended, out, _ = run("dlq", "redrive", "--all", "--yes", "--wait")
     assert ended == code

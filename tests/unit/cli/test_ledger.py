@@ -71,12 +71,39 @@ DOUBLED = replace(EXACT, doubles=3, differing=1, doubled=GAPS[:1])
 def test_a_person_reads_what_is_wrong_and_a_script_its_exit_code(
     answer: dict[str, Any], run: Run, said: Taken, code: int, line: str
 ) -> None:
-    """Every fault is named and gives 1; what is in work, or explained, gives 0. The last line says it in one word."""
+    """Every fault is named and gives 1; what is in work, or explained, gives 0. The last line says it in a word or two."""
     answer["is"] = said
     ended, out, _ = run("ledger", "--since", "1h")
     assert ended == code
     assert line in out
-    assert out.splitlines()[-1] == ("NOT exact" if code else "exact")
+    so_far = "exact so far: 5 not judged yet" if said.statement.records.in_work else "exact"
+    assert out.splitlines()[-1] == ("NOT exact" if code else so_far)
+
+
+@pytest.mark.parametrize(
+    ("options", "records", "code"),
+    [
+        ((), replace(EXACT, in_work=5), 0),
+        (("--wait", "1"), replace(EXACT, in_work=5), 2),
+        (("--wait", "1", "--json"), replace(EXACT, in_work=5), 2),
+        (("--wait", "1"), EXACT, 0),
+        (("--wait", "1"), replace(EXACT, in_work=5, lost=1, gaps=GAPS[:1]), 1),
+    ],
+)
+def test_waiting_in_vain_is_not_taken_for_an_answer(
+    answer: dict[str, Any], run: Run, options: tuple[str, ...], records: Account, code: int
+) -> None:
+    """A script that waits learns that the time was too short; a fault rules, and nobody who waited is told to wait."""
+    answer["is"] = taken(records, standing="veil-admit on veil.gated")
+    ended, out, _ = run("ledger", *options)
+    assert ended == code
+    assert ("--wait waits" in out) == (not options)
+
+
+def test_examples_can_be_copied(run: Run) -> None:
+    """One command a line, however narrow the terminal is."""
+    lines = [line.strip() for line in run("ledger", "--help")[1].splitlines()]
+    assert "veil ledger --since 10m --wait 60 --json | jq .lost" in lines
 
 
 def test_json_names_everything(answer: dict[str, Any], run: Run) -> None:
