@@ -49,10 +49,14 @@ def redis_url(stack_folder: Path) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+def started_chain(folder: Path) -> Iterator[Chain]:
     """A stack as `veil up --detach` starts it, with one pool worker."""
-    folder = tmp_path_factory.mktemp("chain")
     veil("up", "--detach", "--data", str(folder), "--pool-workers", "1", data=folder)
     yield Chain(folder, settings_of(folder))
     veil("down", "--data", str(folder), data=folder, check=False)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """The stack that most tests share."""
+    yield from started_chain(tmp_path_factory.mktemp("chain"))

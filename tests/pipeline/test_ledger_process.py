@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pipeline.chain import Chain, as_json, send, until, veil
+from tests.pipeline.conftest import started_chain
 from tests.pipeline.ledger_script import PARTITIONS, Script, script
 from veilstream.client import ledger_process
 from veilstream.client.ledger import Feed
@@ -182,6 +183,12 @@ async def test_an_error_between_two_records_doubles_nothing(played: Script, monk
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """A stack of its own: other tests put forged records into the shared one, and a ledger says so for ever."""
+    yield from started_chain(tmp_path_factory.mktemp("ledger-chain"))
 
 
 async def test_the_chain_is_exact_to_the_command_and_to_the_process(chain: Chain) -> None:
