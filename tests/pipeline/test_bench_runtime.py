@@ -15,6 +15,7 @@ from bench.runtime_rounds import Backlog, WrongRound, run_round, steady_rate
 RECORDS = 600
 
 
+@pytest.mark.long
 async def test_the_last_line_has_a_rate_for_each_contender(
     kafka: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

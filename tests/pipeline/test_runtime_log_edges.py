@@ -143,6 +143,7 @@ async def make(bootstrap: str, *topics: NewTopic) -> None:
     await admin.close()
 
 
+@pytest.mark.long
 async def test_kills_while_the_changelog_is_compacted(short_lived: str, tmp_path: Path) -> None:
     """A worker that is killed and restored while its table's changelog is compacted counts on exactly where it was."""
     bench = Bench(short_lived, tmp_path, partitions=1)
@@ -188,6 +189,7 @@ async def delete_before(admin: AIOKafkaAdminClient, bench: Bench, offset: int) -
     await admin.delete_records({TopicPartition(bench.topic("in"), 0): RecordsToDelete(before_offset=offset)})
 
 
+@pytest.mark.long
 async def test_retention_overtakes_a_held_partition(bench: Bench, admin: AIOKafkaAdminClient, tmp_path: Path) -> None:
     """What was in memory is done, then exit 70; each start after that says the same until somebody has decided."""
     world = tmp_path / "away"

@@ -61,6 +61,7 @@ async def test_the_innocent_are_not_condemned_with_the_guilty(bench: Bench) -> N
     assert [value for value in bench.tail.values if b"dead" in value] == [b"3 dead us/record_ends_process"]
 
 
+@pytest.mark.long
 async def test_an_operators_kill_condemns_nobody(bench: Bench) -> None:
     """kill -9 four times while the first batch of a life is in work, with slow steps: no good record is failed closed."""
     await bench.fill(*[b"%d" % number for number in range(12)], keys=1, partition=0)

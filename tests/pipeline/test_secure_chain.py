@@ -28,6 +28,8 @@ from veilstream.topics.acls import Acl
 from veilstream.topics.apply import plan_topics
 from veilstream.topics.plan import deviations
 
+pytestmark = pytest.mark.long
+
 TENANT = "acme"
 
 

@@ -62,8 +62,7 @@ def peers(worker: Worker) -> set[str]:
     "way",
     [
         "SCRAM-SHA-512",
-        "mTLS",
-        *(pytest.param(w, marks=pytest.mark.long) for w in ("SCRAM-SHA-256", "PLAIN", "SASL_PLAINTEXT")),
+        *(pytest.param(w, marks=pytest.mark.long) for w in ("mTLS", "SCRAM-SHA-256", "PLAIN", "SASL_PLAINTEXT")),
     ],
 )
 async def test_kill_9_in_mid_stream_by_every_way_in(bench: Bench, broker: SecureKafka, way: str) -> None:

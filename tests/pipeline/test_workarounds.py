@@ -24,7 +24,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from tests.pipeline.runtime_bench import Bench, Worker, until
 
-pytestmark = pytest.mark.timeout(240)  # many starts, two of each
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # many starts, two of each
 
 COMMITS_OF_FAUST_S = 3.5
 """Faust commits every 2.8 s."""
