@@ -151,17 +151,21 @@ def process(contender: str, kafka: str, folder: Path, environment: dict[str, str
         running.wait()
 
 
-async def committed_records(kafka: str, topic: str, partitions: int) -> AsyncIterator[ConsumerRecord]:
-    """Every committed record that is in the topic now."""
-    sources = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer = AIOKafkaConsumer(
+def committed_reader(kafka: str) -> AIOKafkaConsumer:
+    """A reader of committed records, not started, that is told of a new one within 50 ms."""
+    return AIOKafkaConsumer(
         bootstrap_servers=kafka,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=50,
     )
-    async with _started(consumer):
+
+
+async def committed_records(kafka: str, topic: str, partitions: int) -> AsyncIterator[ConsumerRecord]:
+    """Every committed record that is in the topic now."""
+    sources = [TopicPartition(topic, number) for number in range(partitions)]
+    async with _started(committed_reader(kafka)) as consumer:
         consumer.assign(sources)
         ends = await consumer.end_offsets(sources)
         await consumer.seek_to_beginning(*sources)

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from bench.runtime_contenders import changelog
-from bench.runtime_rounds import WrongRound, make_topics, process, send_numbered
+from bench.runtime_rounds import WrongRound, committed_reader, make_topics, process, send_numbered
 
 RATE_PER_S: Final = 200.0
 KEYS: Final = 1_000
@@ -55,13 +55,7 @@ class Arrivals:
 
     async def follow(self, kafka: str, topic: str) -> None:
         """Until cancelled."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=kafka,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
-        )
+        consumer = committed_reader(kafka)
         await consumer.start()
         try:
             sources = [TopicPartition(topic, number) for number in range(PARTITIONS)]

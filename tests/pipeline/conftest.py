@@ -5,12 +5,14 @@ A server that does not start fails the tests that need it; nothing is skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.chain import Chain, veil
+from tests.pipeline.chain import Chain, Outputs, veil
+from tests.pipeline.runtime_bench import Bench, opened_bench
+from veilstream.client.async_client import AsyncClient
 from veilstream.stack.kafka import start_kafka
 from veilstream.stack.state import settings_of
 
@@ -60,3 +62,25 @@ def started_chain(folder: Path) -> Iterator[Chain]:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """The stack that most tests share."""
     yield from started_chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture
+async def client(chain: Chain) -> AsyncIterator[AsyncClient]:
+    """An open client of the stack."""
+    async with chain.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def outputs(client: AsyncClient) -> Outputs:
+    """What the chain writes from now on."""
+    outputs = Outputs(client)
+    await outputs.begin()
+    return outputs
+
+
+@pytest.fixture
+async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """Topics and workers of one test of the runtime, one partition. A module that wants more has a `bench` of its own."""
+    async with opened_bench(kafka, tmp_path, partitions=1) as bench:
+        yield bench

@@ -11,7 +11,8 @@ import sys
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,51 @@ class Bench:
 
         parts = await restore({"bootstrap_servers": self.kafka}, self.topic("table"), range(self.partitions))
         return {key: value for part in parts.values() for key, value in part.items()}
+
+
+@asynccontextmanager
+async def opened_bench(kafka: str, folder: Path, partitions: int = 4) -> AsyncIterator[Bench]:
+    """A bench with its topics made; its workers end with the block."""
+    bench = Bench(kafka, folder, partitions)
+    await bench.open()
+    try:
+        yield bench
+    finally:
+        await bench.close()
+
+
+def numbered(count: int) -> list[bytes]:
+    """Values that can be told apart, in order."""
+    return [b"%d" % number for number in range(count)]
+
+
+async def out_or_ended(bench: Bench, count: int, worker: Worker) -> None:
+    """Wait until so many outputs are there, or the worker has ended."""
+    await until(
+        lambda: len(bench.tail.origins) >= count or worker.process.poll() is not None,
+        lambda: f"{count} outputs or an end, there are {len(bench.tail.origins)}",
+    )
+
+
+def reason(worker: Worker) -> str:
+    """What the worker gave as the reason of its end."""
+    return str(worker.events("runtime_exit")[0]["reason"])
+
+
+async def until_idle(bench: Bench) -> None:
+    """Wait until the group has committed the end of every input partition: nothing more can come."""
+    ends = await bench.ends()
+    async with asyncio.timeout(30):
+        while {number: at for number, at in (await bench.committed()).items() if ends[number]} != {
+            number: end for number, end in ends.items() if end
+        }:
+            await asyncio.sleep(0.1)
+
+
+def assert_counts_run_through(bench: Bench, per_key: int) -> None:
+    """Each key's outputs carry 1, 2, 3 … in order: nothing was counted twice, nothing lost, no order broken."""
+    seen: dict[bytes, list[int]] = {}
+    for value in bench.tail.values:
+        _, count, number = value.split(b" ", 2)
+        seen.setdefault(b"key-%d" % (int(number) % 20), []).append(int(count))
+    assert seen == {b"key-%d" % key: list(range(1, per_key + 1)) for key in range(20)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
@@ -23,21 +22,6 @@ from veilstream.contracts.records import Content, Message, Verdict
 from veilstream.detection.pii.configuration import DEFAULT, silence
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture
-async def client(chain: Chain) -> AsyncIterator[AsyncClient]:
-    """An open client of the stack."""
-    async with chain.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def outputs(client: AsyncClient) -> Outputs:
-    """What the chain writes from now on."""
-    outputs = Outputs(client)
-    await outputs.begin()
-    return outputs
 
 
 async def test_a_text_gets_a_verdict_with_its_values_taken_out(client: AsyncClient) -> None:

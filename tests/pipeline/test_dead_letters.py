@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,21 +38,6 @@ from veilstream.keys.service import LocalFile
 
 PAGE = Path(__file__).parents[2] / "docs" / "dead-letters.md"
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture
-async def client(chain: Chain) -> AsyncIterator[AsyncClient]:
-    """An open client of the stack."""
-    async with chain.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def outputs(client: AsyncClient) -> Outputs:
-    """What the chain writes from now on."""
-    outputs = Outputs(client)
-    await outputs.begin()
-    return outputs
 
 
 async def seen(outputs: Outputs, enough: Callable[[], bool], *, timeout_s: float = 60.0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sqlite3
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.pipeline.runtime_bench import Bench, until
+from tests.pipeline.runtime_bench import Bench, assert_counts_run_through, numbered, until, until_idle
 
 
 @pytest.fixture
@@ -22,19 +21,6 @@ async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
     await bench.open()
     yield bench
     await bench.close()
-
-
-def numbered(count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(count)]
-
-
-def assert_counts_run_through(bench: Bench, per_key: int) -> None:
-    """Each key's outputs carry 1, 2, 3 … in order: nothing was counted twice, nothing lost, no order broken."""
-    seen: dict[bytes, list[int]] = {}
-    for value in bench.tail.values:
-        _, count, number = value.split(b" ", 2)
-        seen.setdefault(b"key-%d" % (int(number) % 20), []).append(int(count))
-    assert seen == {b"key-%d" % key: list(range(1, per_key + 1)) for key in range(20)}
 
 
 async def test_kill_9_in_mid_stream(bench: Bench) -> None:
@@ -159,13 +145,3 @@ async def test_aborted_records_are_never_seen(bench: Bench) -> None:
     assert [int(value.split()[2]) for value in bench.tail.values] == list(range(0, 20, 2))
     await until_idle(bench)
     assert len(bench.tail.values) == 10
-
-
-async def until_idle(bench: Bench) -> None:
-    """Wait until the group has committed the end of every input partition: nothing more can come."""
-    ends = await bench.ends()
-    async with asyncio.timeout(30):
-        while {number: at for number, at in (await bench.committed()).items() if ends[number]} != {
-            number: end for number, end in ends.items() if end
-        }:
-            await asyncio.sleep(0.1)

@@ -16,7 +16,7 @@ from aiokafka.errors import CommitFailedError
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient as Client
 
-from tests.pipeline.runtime_bench import Bench, Worker, until
+from tests.pipeline.runtime_bench import Bench, Worker, numbered, opened_bench, out_or_ended, reason, until
 from veilstream.runtime.kafka import fence
 from veilstream.runtime.table import restore
 from veilstream.stack.kafka import KafkaServer, kafka_program
@@ -49,15 +49,6 @@ def short_lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Topics and workers of one test, one partition."""
-    bench = Bench(kafka, tmp_path, partitions=1)
-    await bench.open()
-    yield bench
-    await bench.close()
-
-
-@pytest.fixture
 async def admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
     """The shared broker's administrator."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
@@ -66,18 +57,10 @@ async def admin(kafka: str) -> AsyncIterator[AIOKafkaAdminClient]:
     await admin.close()
 
 
-def numbered(count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(count)]
-
-
 async def stopped(worker: Worker) -> None:
     """SIGTERM, and its exit in order."""
     worker.signal(signal.SIGTERM)
     assert await worker.ended() == 0
-
-
-def reason(worker: Worker) -> str:
-    return str(worker.events("runtime_exit")[0]["reason"])
 
 
 # Compaction
@@ -146,16 +129,14 @@ async def make(bootstrap: str, *topics: NewTopic) -> None:
 @pytest.mark.long
 async def test_kills_while_the_changelog_is_compacted(short_lived: str, tmp_path: Path) -> None:
     """A worker that is killed and restored while its table's changelog is compacted counts on exactly where it was."""
-    bench = Bench(short_lived, tmp_path, partitions=1)
-    await bench.open()
-    admin = AIOKafkaAdminClient(bootstrap_servers=short_lived)
-    await admin.start()
-    await admin.delete_topics([bench.topic("table")])
-    await until_async(lambda: gone(admin, bench.topic("table")))
-    config = {"cleanup.policy": "compact", "segment.ms": "300", "min.cleanable.dirty.ratio": "0.01"}
-    await admin.create_topics([NewTopic(bench.topic("table"), 1, 1, topic_configs=config)])
-    await admin.close()
-    try:
+    async with opened_bench(short_lived, tmp_path, partitions=1) as bench:
+        admin = AIOKafkaAdminClient(bootstrap_servers=short_lived)
+        await admin.start()
+        await admin.delete_topics([bench.topic("table")])
+        await until_async(lambda: gone(admin, bench.topic("table")))
+        config = {"cleanup.policy": "compact", "segment.ms": "300", "min.cleanable.dirty.ratio": "0.01"}
+        await admin.create_topics([NewTopic(bench.topic("table"), 1, 1, topic_configs=config)])
+        await admin.close()
         origins: list[str] = []
         for life in range(5):
             origins += await bench.fill(*numbered(400))
@@ -168,8 +149,6 @@ async def test_kills_while_the_changelog_is_compacted(short_lived: str, tmp_path
         assert await bench.table() == {b"key-%d" % key: b"100" for key in range(20)}
         left, _, span = await raw(short_lived, TopicPartition(bench.topic("table"), 0))
         assert left < span / 2, "compaction has not run: this test has shown nothing"
-    finally:
-        await bench.close()
 
 
 async def gone(admin: AIOKafkaAdminClient, topic: str) -> bool:
@@ -239,10 +218,8 @@ async def set_offset(bench: Bench, offset: int) -> None:
 @pytest.mark.parametrize("table", [False, True], ids=["plain", "table"])
 async def test_a_transactional_id_that_expired_while_idle(short_lived: str, tmp_path: Path, table: bool) -> None:
     """The batch after a pause in which the broker forgot the producer: nothing lost, nothing twice, after a restart at most."""
-    bench = Bench(short_lived, tmp_path, partitions=1)
-    await bench.open()
-    settings = {"TABLE": bench.topic("table")} if table else {}
-    try:
+    async with opened_bench(short_lived, tmp_path, partitions=1) as bench:
+        settings = {"TABLE": bench.topic("table")} if table else {}
         origins = await bench.fill(*numbered(50))
         worker = bench.start(**settings)
         await bench.tail.reaches(50)
@@ -258,15 +235,6 @@ async def test_a_transactional_id_that_expired_while_idle(short_lived: str, tmp_
         assert Counter(bench.tail.origins) == Counter(origins)
         if table:
             assert sum(int(count) for count in (await bench.table()).values()) == 200
-    finally:
-        await bench.close()
-
-
-async def out_or_ended(bench: Bench, count: int, worker: Worker) -> None:
-    await until(
-        lambda: len(bench.tail.origins) >= count or worker.process.poll() is not None,
-        lambda: f"{count} outputs or an end, there are {len(bench.tail.origins)}",
-    )
 
 
 async def test_a_group_whose_offsets_were_deleted_does_nothing_twice(bench: Bench) -> None:
@@ -277,11 +245,14 @@ async def test_a_group_whose_offsets_were_deleted_does_nothing_twice(bench: Benc
     await stopped(worker)
     await forget(bench)
     worker = bench.start()
-    await until(
-        lambda: worker.process.poll() is not None or len(bench.tail.origins) > 50, lambda: "an end, or a double", 30
-    )
+    await ends_without_a_double(bench, worker, 50)
+
+
+async def ends_without_a_double(bench: Bench, worker: Worker, done: int) -> None:
+    """The worker ends, and nothing has come out beside what was done before."""
+    await out_or_ended(bench, done + 1, worker)
     assert worker.process.poll() is not None
-    assert len(bench.tail.origins) == 50
+    assert len(bench.tail.origins) == done
 
 
 async def forget(bench: Bench) -> None:
@@ -311,11 +282,7 @@ async def test_a_topic_made_anew_is_refused(bench: Bench, admin: AIOKafkaAdminCl
     await admin.create_topics([NewTopic(bench.topic("in"), 1, 1)])
     await bench.fill(*numbered(3))
     worker = bench.start()
-    await until(
-        lambda: worker.process.poll() is not None or len(bench.tail.origins) > 10, lambda: "an end, or a double", 30
-    )
-    assert worker.process.poll() is not None
-    assert len(bench.tail.origins) == 10
+    await ends_without_a_double(bench, worker, 10)
 
 
 async def test_an_offset_behind_the_end_is_named(bench: Bench) -> None:

@@ -8,22 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.runtime_bench import Bench
+from tests.pipeline.runtime_bench import Bench, numbered, opened_bench
 from veilstream.runtime.caution import ALONE_DEATHS, BATCH_DEATHS
 
 
 @pytest.fixture
 async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """Topics and workers of one test."""
-    bench = Bench(kafka, tmp_path, partitions=2)
-    await bench.open()
-    yield bench
-    await bench.close()
+    async with opened_bench(kafka, tmp_path, partitions=2) as bench:
+        yield bench
 
 
 async def test_a_record_that_kills_the_process_is_dead_lettered(bench: Bench) -> None:
     """Restarted in place, the agent finds it within six deaths; every other record is done once, counts and order exact."""
-    values = [b"%d" % number for number in range(60)]
+    values = numbered(60)
     values[25] = b"kill secret"
     origins = await bench.fill(*values, keys=1, partition=0)
     deaths = 0
@@ -47,10 +45,10 @@ async def test_a_record_that_kills_the_process_is_dead_lettered(bench: Bench) ->
 
 async def test_the_innocent_are_not_condemned_with_the_guilty(bench: Bench) -> None:
     """Two partitions in one process, one with the record that kills it: on the other one nothing fails closed."""
-    guilty = [b"%d" % number for number in range(40)]
+    guilty = numbered(40)
     guilty[3] = b"kill"
     await bench.fill(*guilty, keys=1, partition=0)
-    await bench.fill(*[b"%d" % number for number in range(400)], keys=1, partition=1)
+    await bench.fill(*numbered(400), keys=1, partition=1)
     for _ in range(3 + BATCH_DEATHS + ALONE_DEATHS):
         worker = bench.start(TABLE=bench.topic("table"), STEP_S="0.002", VEIL_BATCH_RECORDS="4")
         await worker.done_or_ended(lambda: len(bench.tail.values) == 440)
@@ -64,7 +62,7 @@ async def test_the_innocent_are_not_condemned_with_the_guilty(bench: Bench) -> N
 @pytest.mark.long
 async def test_an_operators_kill_condemns_nobody(bench: Bench) -> None:
     """kill -9 four times while the first batch of a life is in work, with slow steps: no good record is failed closed."""
-    await bench.fill(*[b"%d" % number for number in range(12)], keys=1, partition=0)
+    await bench.fill(*numbered(12), keys=1, partition=0)
     for _ in range(4):
         worker = bench.start(TABLE=bench.topic("table"), STEP_S="0.5")
         await worker.said("partitions_opened")

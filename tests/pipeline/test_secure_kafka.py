@@ -9,9 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.pipeline.runtime_bench import Bench, Worker
+from tests.pipeline.runtime_bench import Bench, Worker, assert_counts_run_through, numbered, opened_bench, until_idle
 from tests.pipeline.secure_kafka import SecureKafka, start_secure_kafka
-from tests.pipeline.test_runtime_exactly_once import assert_counts_run_through, numbered, until_idle
 from veilstream.connection.options import aiokafka_options
 from veilstream.connection.refusal import refusal
 from veilstream.contracts.errors import ConfigError, VeilError
@@ -34,10 +33,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 @pytest.fixture
 async def bench(broker: SecureKafka, tmp_path: Path) -> AsyncIterator[Bench]:
     """Topics and workers of one test; the test itself reads and writes as the super user."""
-    bench = Bench(broker.plain, tmp_path)
-    await bench.open()
-    yield bench
-    await bench.close()
+    async with opened_bench(broker.plain, tmp_path) as bench:
+        yield bench
 
 
 def rights(bench: Bench, user: str) -> list[Acl]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ from aiokafka.producer import message_accumulator
 from aiokafka.producer import producer as producer_module
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from tests.pipeline.runtime_bench import Bench, Worker, until
+from tests.pipeline.runtime_bench import REPOSITORY, Bench, Worker, numbered, opened_bench, out_or_ended, reason, until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]  # many starts, two of each
 
@@ -31,47 +32,20 @@ COMMITS_OF_FAUST_S = 3.5
 
 
 @pytest.fixture
-async def bench(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    """Topics and workers of one test, one partition."""
-    bench = Bench(kafka, tmp_path, partitions=1)
-    await bench.open()
-    yield bench
-    await bench.close()
-
-
-@pytest.fixture
 async def second(kafka: str, tmp_path: Path) -> AsyncIterator[Bench]:
     """The same again, for what happens without the workaround."""
-    bench = Bench(kafka, tmp_path, partitions=1)
-    await bench.open()
-    yield bench
-    await bench.close()
+    async with opened_bench(kafka, tmp_path, partitions=1) as bench:
+        yield bench
 
 
 def start(bench: Bench, without: str = "", **environment: str) -> Worker:
     return bench.start(module="tests.pipeline.workaround_agent", WITHOUT=without, **environment)
 
 
-def numbered(count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(count)]
-
-
 async def exact(bench: Bench, origins: list[str]) -> None:
     """Every record has come out, once."""
     await bench.tail.reaches(len(origins))
     assert Counter(bench.tail.origins) == Counter(origins)
-
-
-async def out_or_ended(bench: Bench, count: int, worker: Worker, timeout_s: float = 30.0) -> None:
-    await until(
-        lambda: len(bench.tail.origins) >= count or worker.process.poll() is not None,
-        lambda: f"{count} outputs or an end, there are {len(bench.tail.origins)}",
-        timeout_s,
-    )
-
-
-def reason(worker: Worker) -> str:
-    return str(worker.events("runtime_exit")[0]["reason"])
 
 
 # What Faust does with offsets
@@ -291,6 +265,16 @@ async def seconds_to_open(bench: Bench, without: str = "") -> float:
     return best
 
 
+async def test_without_folders(bench: Bench, second: Bench) -> None:
+    """Faust makes a folder for each group where the process runs."""
+    for place, without in ((bench, ""), (second, "folders")):
+        worker = start(place, without)
+        await worker.said("partitions_opened")
+        folder = REPOSITORY / f"rt-{place.name}-data"
+        assert folder.exists() == bool(without)
+    shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize("instances", [("", ""), ("a", "b")], ids=["dynamic", "static"])
 async def test_a_spare_worker_takes_over(bench: Bench, instances: tuple[str, str]) -> None:
     """A worker that had no partition for longer than Faust's poll interval takes over when the other goes."""
@@ -357,3 +341,30 @@ async def fill_with_bad_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> l
             done.append(await producer.send_and_wait(bench.topic("in"), b"%d" % number, headers=headers))
         await producer.stop()
     return [f"{meta.partition}/{meta.offset}" for meta in done]
+
+
+async def test_without_refused_offsets(bench: Bench, second: Bench) -> None:
+    """A coordinator that moves refuses to tell the offsets: they are not taken for lost."""
+    for place, without, again in ((bench, "", 20), (second, "refused_offsets", 10)):
+        origins = await place.fill(*numbered(10))
+        before = start(place)
+        await place.tail.reaches(10)
+        before.signal(signal.SIGTERM)
+        assert await before.ended() == 0
+        origins += await place.fill(*numbered(10))
+        worker = start(place, without, REFUSED_OFFSETS="2")
+        await worker.done_or_ended(lambda place=place: len(place.tail.origins) == 20)  # type: ignore[misc]
+        await exact(place, origins[:again])
+    assert await worker.ended() == 70
+    assert "its committed offset is gone" in reason(worker)
+
+
+async def test_without_lost_id(bench: Bench, second: Bench) -> None:
+    """The first start of a partition whose answer is lost is no second one: its offset is not taken for lost."""
+    for place in (bench, second):
+        await place.fill(*numbered(10))
+    await start(bench, LOST_IDS="1").said("partitions_opened")
+    await exact(bench, [f"0/{number}" for number in range(10)])
+    worker = start(second, "lost_id", LOST_IDS="1")
+    assert await worker.ended() == 70
+    assert "has worked on" in reason(worker)

@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaConnectionError, NotCoordinatorForGroupError
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.transaction import InitProducerIdRequest
 from faust.tables.recovery import Recovery
 
 from tests.pipeline import runtime_agent
 from veilstream.contracts.step import Record
-from veilstream.runtime import faust_app, faust_consumer, header_names, lane
+from veilstream.runtime import faust_app, faust_consumer, header_names, lane, partitions
 from veilstream.runtime.app import run
+from veilstream.runtime.partitions import Committed
 
 
 def take_out_of_conf(*names: str) -> None:
@@ -185,12 +191,59 @@ def spare() -> None:
     del faust_consumer.Consumer._wait_next_records
 
 
+def folders() -> None:
+    del faust_app.FaustApp._create_directories
+
+
+def refused_offsets() -> None:
+    """aiokafka's own question for committed offsets."""
+
+    async def read(self: Any, tps: Iterable[Any]) -> Any:
+        found = await self._ensure_consumer()._coordinator.fetch_committed_offsets([TopicPartition(*tp) for tp in tps])
+        return {tp: Committed(at.offset, at.metadata) if (at := found.get(tp)) else None for tp in tps}
+
+    faust_consumer.ConsumerThread._read_committed = read  # type: ignore[method-assign]
+
+
+def lost_id() -> None:
+    """A lost answer counts as a life."""
+    partitions.lives = lambda producer: int(producer._txn_manager.producer_epoch)  # type: ignore[assignment]
+
+
+def refuse_offsets(count: int) -> None:
+    """The coordinator's first answers about offsets are refusals, as Kafka words them while the group moves to another."""
+    original, left = AIOKafkaClient.send, [count]
+
+    async def send(self: Any, node: int, request: Any, **options: Any) -> Any:
+        answer = await original(self, node, request, **options)
+        if isinstance(request, OffsetFetchRequest) and left[0] > 0:
+            left[0] -= 1
+            answer.topics, answer.error_code = [], NotCoordinatorForGroupError.errno
+        return answer
+
+    AIOKafkaClient.send = send
+
+
+def lose_id_answers(count: int) -> None:
+    """The broker gives the first producers of partitions their epochs, and the connections end before the answers come."""
+    original, left = AIOKafkaClient.send, [count]
+
+    async def send(self: Any, node: int, request: Any, **options: Any) -> Any:
+        answer = await original(self, node, request, **options)
+        if isinstance(request, InitProducerIdRequest) and "-probe-" not in request._transactional_id and left[0] > 0:
+            left[0] -= 1
+            raise KafkaConnectionError("the answer is lost")
+        return answer
+
+    AIOKafkaClient.send = send
+
+
 REMOVE: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
         acks, commit, isolation, handing_out, pause, wake, none_wanted, recovery_order, prompt_start, no_producer,
         offset_reset, environment, header_name, predecessor, sought,
-        spare,
+        spare, folders, refused_offsets, lost_id,
     )
 }  # fmt: skip
 
@@ -199,6 +252,8 @@ if __name__ == "__main__":
     faust_settings()
     if longest := os.environ.get("LONGEST"):
         watch_queues(Path(longest))
+    refuse_offsets(int(os.environ.get("REFUSED_OFFSETS", "0")))
+    lose_id_answers(int(os.environ.get("LOST_IDS", "0")))
     for name in filter(None, os.environ.get("WITHOUT", "").split(",")):
         REMOVE[name]()
     sys.exit(run(runtime_agent.build))

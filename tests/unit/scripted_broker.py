@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from aiokafka import TopicPartition
@@ -165,12 +166,32 @@ def _aborted(entry: Entry) -> bool:
     return entry.transaction is not None and entry.transaction.state is State.ABORTED
 
 
+@dataclass(frozen=True)
+class Coordinator:
+    """Where aiokafka's own handler sends its question for a producer id."""
+
+    producer: Producer
+    _client_id = "scripted"
+
+    async def send(self, _node: int, _request: Any, group: Any = None) -> Any:
+        fault = await self.producer.owner.point("init")
+        if fault is Fault.FAIL:
+            raise KafkaConnectionError
+        epoch = self.producer.broker.fence(self.producer.identity)
+        if fault is Fault.LOST:
+            raise RequestTimedOutError
+        return SimpleNamespace(error_code=0, producer_id=1, producer_epoch=epoch)
+
+
 class Producer:
     """Stands where the runtime's own functions make an AIOKafkaProducer."""
 
+    _retry_backoff = 0.0
+
     def __init__(self, *, broker: Broker, owner: Owner, transactional_id: str, **_: Any) -> None:
         self.broker, self.owner, self.identity = broker, owner, transactional_id
-        self.epoch = -1
+        self.transactional_id, self.transaction_timeout_ms = transactional_id, 10_000
+        self.producer_epoch = -1
         self.transaction: Transaction | None = None
         self._broken = False
         self._sending: list[asyncio.Task[None]] = []
@@ -179,7 +200,8 @@ class Producer:
         fault = await self.owner.point("fence")
         if fault is Fault.FAIL:
             raise KafkaConnectionError
-        await self._do_init_pid(0)
+        while not await self._do_init_pid(0):
+            pass
         if fault is Fault.LOST:
             raise RequestTimedOutError
         await self.owner.point("fenced")
@@ -193,12 +215,20 @@ class Producer:
         return self
 
     async def _do_init_pid(self, node_id: int) -> bool:
-        self.epoch = self.broker.fence(self.identity)
-        return True
+        raise NotImplementedError("the runtime puts its own in this place")
 
     @property
-    def producer_epoch(self) -> int:
-        return self.epoch
+    def client(self) -> Coordinator:
+        return Coordinator(self)
+
+    def set_pid_and_epoch(self, _pid: int, epoch: int) -> None:
+        self.producer_epoch = epoch
+
+    def _coordinator_dead(self, _kind: object) -> None:
+        """It is asked again where it was."""
+
+    def wait_for_transaction_end(self) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().create_future()
 
     async def stop(self) -> None:
         """Closes the connection; what is open stays open."""
@@ -206,7 +236,7 @@ class Producer:
     async def begin_transaction(self) -> None:
         if self.transaction is not None:
             raise IllegalOperation
-        self.transaction = Transaction(self.identity, self.epoch)
+        self.transaction = Transaction(self.identity, self.producer_epoch)
 
     async def send(
         self, topic: str, value: bytes | None, *, key: bytes | None, partition: int, headers: Any = None
@@ -253,12 +283,12 @@ class Producer:
 
     def _enter(self) -> Transaction:
         assert self.transaction is not None
-        self.broker.unfinished[(self.identity, self.epoch)] = self.transaction
+        self.broker.unfinished[(self.identity, self.producer_epoch)] = self.transaction
         return self.transaction
 
     @property
     def _fenced(self) -> bool:
-        return self.broker.epochs[self.identity] != self.epoch
+        return self.broker.epochs[self.identity] != self.producer_epoch
 
     async def send_offsets_to_transaction(
         self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_id: str
@@ -297,7 +327,7 @@ class Producer:
             raise InvalidTxnState
         if fault is Fault.DECIDED:
             transaction.state = State.DECIDED
-            self.broker.unfinished[(self.identity, self.epoch)] = transaction
+            self.broker.unfinished[(self.identity, self.producer_epoch)] = transaction
             raise RequestTimedOutError
         self.broker.settle(transaction, State.COMMITTED)
         if fault is Fault.LOST:

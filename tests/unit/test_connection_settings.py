@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ from pydantic import SecretStr
 
 from tests.certificates import make_authority
 from veilstream.connection.options import aiokafka_options, librdkafka_options
-from veilstream.connection.rules import UNPROTECTED, variable
+from veilstream.connection.rules import FILES, UNPROTECTED, variable
 from veilstream.contracts.errors import ConfigError
 from veilstream.runtime.kafka import faust_credentials
 from veilstream.settings import Settings
 from veilstream.stack.agents import agent_program
 
 USER = {"sasl_mechanism": "SCRAM-SHA-512", "sasl_username": "veil-gate", "sasl_password": "hush"}
+READ_AS: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(FILES, Path),
+    **dict.fromkeys(("ssl_key_password", "sasl_password"), SecretStr),
+    "ssl_check_hostname": {"false": False}.__getitem__,
+}
+"""What becomes of a variable's text; any other setting is the text."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +66,10 @@ def settings(files: Path, given: dict[str, str]) -> Settings:
     ],
 )
 def test_settings_that_go_together(files: Path, given: dict[str, str]) -> None:
-    """Each way to connect is accepted; an empty variable is one that is not set."""
-    settings(files, given)
+    """Each way to connect is taken as it is given, the rest stays unprotected; an empty variable is one that is not set."""
+    made = settings(files, given)
+    taken = {name: READ_AS.get(name, str)(value.replace("{}", str(files))) for name, value in given.items() if value}
+    assert {name: getattr(made, name) for name in UNPROTECTED} == UNPROTECTED | taken
 
 
 @pytest.mark.parametrize(

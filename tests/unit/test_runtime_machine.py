@@ -36,7 +36,10 @@ from tests.unit.scripted_broker import Broker, Fault, Producer, State
 from tests.unit.scripted_worker import Loop, Worker
 from veilstream.runtime import kafka, lane
 
-POINTS = "fence fenced restore ends changelog committed_offsets bounds seek progress step send answer offsets commit committed"
+POINTS = (
+    "fence init fenced restore ends changelog committed_offsets bounds seek progress step send answer offsets commit"
+)
+POINTS += " committed"
 BUSY = "commit commit commit committed committed answer send step"
 ONE = st.sampled_from((0, 1))
 FEW = st.integers(1, 7)
@@ -281,7 +284,7 @@ class RuntimeMachine(RuleBasedStateMachine):
         producer = running.producer
         assert isinstance(producer, Producer)
         told = producer.transaction is None or producer.transaction.state is State.OPEN
-        if told and self.broker.epochs[producer.identity] == producer.epoch:
+        if told and self.broker.epochs[producer.identity] == producer.producer_epoch:
             assert running._part == table, f"memory holds {running._part}, the changelog {table}"
 
     def teardown(self) -> None:

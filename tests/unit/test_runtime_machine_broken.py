@@ -279,3 +279,32 @@ def test_reading_before_fencing_is_found(broken: Callable[[Patch], None]) -> Non
     """Chance rarely comes upon this interleaving, so it is written out."""
     with pytest.raises(AssertionError):
         slow_heir(broken)
+
+
+def first_start(broken: Callable[[Patch], None] | None) -> None:
+    """The broker gives the first producer of an identity its epoch, and the answer is lost: it is asked again."""
+
+    class Scheduled(RuntimeMachine):
+        def sabotage(self) -> None:
+            if broken is not None:
+                broken(self.patches)
+
+    machine = Scheduled()
+    try:
+        machine.broker.append(machine.truths[0].of("in"), b"a", GOOD)
+        machine.workers[0].armed["init"] = (Fault.LOST, 0)
+        machine.begin((0, 0))
+        machine.one_outcome_each()
+    finally:
+        machine.teardown()
+
+
+def test_a_lost_answer_makes_no_first_start_a_second() -> None:
+    """Otherwise a group without an offset would be taken for one whose offset was lost."""
+    first_start(None)
+
+
+def test_counting_a_lost_answer_is_found() -> None:
+    """Without subtracting it the partition is refused for good."""
+    with pytest.raises(AssertionError):
+        first_start(lambda patch: patch.setattr(partitions, "lives", lambda producer: producer.producer_epoch))

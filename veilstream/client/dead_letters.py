@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import heapq
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import POLL_MS, Offsets, assign, describe, explain, read, started_consumer
+from veilstream.client.kafka import POLL_MS, Offsets, assign, describe, first_at, read, reading
 from veilstream.client.outcomes import Outcome, Outcomes
 from veilstream.contracts.catalogue import DEAD_LETTERS, STATE, VERDICTS
 from veilstream.contracts.errors import ClientError, VeilError
@@ -103,16 +101,16 @@ class Listing:
 
 async def letters(client: AsyncClient, wanted: Wanted) -> Listing:
     """The letters that are wanted. Raises ClientError."""
-    async with _consumer(client) as consumer:
+    async with reading(client.options) as consumer:
         partitions = (await describe(client.options, (DEAD_LETTERS, STATE))).of(DEAD_LETTERS, STATE)
         ends: Offsets = await consumer.end_offsets(partitions)
         starts: Offsets = await consumer.beginning_offsets(partitions)
         of_letters = [partition for partition in partitions if partition.topic == DEAD_LETTERS]
         of_state = [partition for partition in partitions if partition.topic == STATE]
         if wanted.since is not None:
-            starts = {**starts, **await _at(consumer, wanted.since, ends, of_letters)}
+            starts = {**starts, **await first_at(consumer, of_letters, wanted.since, ends)}
         if wanted.until is not None:
-            ends = {**ends, **await _at(consumer, wanted.until, ends, of_letters)}
+            ends = {**ends, **await first_at(consumer, of_letters, wanted.until, ends)}
         rows, unreadable_rows = await _dispositions(client, consumer, _of(starts, of_state), _of(ends, of_state))
         starts, ends = _of(starts, of_letters), _of(ends, of_letters)
         found, unreadable = await _fitting(client, consumer, starts, ends, wanted=wanted, rows=rows)
@@ -143,7 +141,7 @@ async def discard(client: AsyncClient, found: Found, *, timeout_s: float = COMMA
 
 async def outcome_ends(client: AsyncClient) -> Offsets:
     """Where verdicts and dead letters end now: note it before you redrive, and wait from there."""
-    async with _consumer(client) as consumer:
+    async with reading(client.options) as consumer:
         topics = (VERDICTS, DEAD_LETTERS)
         ends: Offsets = await consumer.end_offsets((await describe(client.options, topics)).of(*topics))
     return ends
@@ -158,7 +156,7 @@ async def outcomes(
         return {}
     decoder, reads_until = await client.decoder(), float("inf")
     try:
-        async with asyncio.timeout(timeout_s), _consumer(client) as consumer:
+        async with asyncio.timeout(timeout_s), reading(client.options) as consumer:
             assign(consumer, starts)
             while loop.time() < reads_until:
                 batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=1000)
@@ -230,27 +228,6 @@ async def _command(client: AsyncClient, kind: str, found: Found, timeout_s: floa
     result = await client.command(kind, body, tenant=found.letter.tenant, timeout_s=timeout_s)
     told: dict[str, Any] = orjson.loads(result.body)
     return told
-
-
-@asynccontextmanager
-async def _consumer(client: AsyncClient) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = await started_consumer(client.options)
-    try:
-        yield consumer
-    except KafkaError as exc:
-        raise explain(exc, str(client.options["bootstrap_servers"])) from None
-    finally:
-        await consumer.stop()
-
-
-async def _at(
-    consumer: AIOKafkaConsumer, when: datetime, ends: Offsets, partitions: Collection[TopicPartition]
-) -> Offsets:
-    """The first offset of each partition whose broker time is not before `when`; the end where there is none."""
-    found: dict[TopicPartition, Any] = await consumer.offsets_for_times(
-        dict.fromkeys(partitions, int(when.timestamp() * 1000))
-    )
-    return {partition: row.offset if (row := found.get(partition)) else ends[partition] for partition in partitions}
 
 
 def fits(letter_id: str, begins: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -111,17 +113,28 @@ async def describe(options: Mapping[str, Any], topics: Iterable[str]) -> Cluster
     return Cluster(cluster, {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0})
 
 
-async def started_consumer(options: Mapping[str, Any], *, group: str | None = None) -> AIOKafkaConsumer:
-    """A reader of committed records; without a group it leaves no trace on the broker."""
-    consumer = AIOKafkaConsumer(
+def committed_reader(
+    options: Mapping[str, Any], *, group: str | None = None, wait_ms: int = POLL_MS, bytes_min: int = 1
+) -> AIOKafkaConsumer:
+    """A reader of committed records, not started; without a group it leaves no trace on the broker.
+
+    The broker answers when it has `bytes_min`, or after `wait_ms`.
+    """
+    return AIOKafkaConsumer(
         **options,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
         max_partition_fetch_bytes=FETCH_BYTES_MAX,
-        fetch_max_wait_ms=POLL_MS,
+        fetch_max_wait_ms=wait_ms,
+        fetch_min_bytes=bytes_min,
     )
+
+
+async def started_consumer(options: Mapping[str, Any], *, group: str | None = None) -> AIOKafkaConsumer:
+    """A reader of committed records, which the caller stops. Raises ClientError or ConfigError where it cannot start."""
+    consumer = committed_reader(options, group=group)
     try:
         await consumer.start()
     except BaseException as exc:
@@ -130,6 +143,18 @@ async def started_consumer(options: Mapping[str, Any], *, group: str | None = No
             raise await explain_start(exc, options) from None
         raise
     return consumer
+
+
+@asynccontextmanager
+async def reading(options: Mapping[str, Any], *, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+    """A reader of committed records for the length of a block, whose Kafka errors become ClientError."""
+    consumer = await started_consumer(options, group=group)
+    try:
+        yield consumer
+    except KafkaError as exc:
+        raise explain(exc, str(options["bootstrap_servers"])) from None
+    finally:
+        await consumer.stop()
 
 
 async def started_producer(options: Mapping[str, Any]) -> AIOKafkaProducer:
@@ -159,6 +184,23 @@ def assign(consumer: AIOKafkaConsumer, starts: Offsets) -> None:
     consumer.assign(list(starts))
     for partition, offset in starts.items():
         consumer.seek(partition, offset)
+
+
+async def first_at(
+    consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], when: datetime, ends: Offsets | None = None
+) -> Offsets:
+    """The first offset of each partition whose broker time is not before `when`; where there is none, the partition's end.
+
+    Without `ends` that is the end of what is committed now; whoever has noted ends gives them, so that no later one is used.
+    """
+    wanted = list(partitions)
+    if ends is None:
+        ends = await consumer.end_offsets(wanted)
+    moment_ms = int(when.timestamp() * 1000)
+    rows: Mapping[TopicPartition, Any] = (
+        await consumer.offsets_for_times(dict.fromkeys(wanted, moment_ms)) if wanted else {}
+    )
+    return {partition: row.offset if (row := rows.get(partition)) else ends[partition] for partition in wanted}
 
 
 async def read(consumer: AIOKafkaConsumer, ends: Offsets | None = None) -> AsyncIterator[Any]:

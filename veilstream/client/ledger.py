@@ -17,11 +17,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from veilstream.client.decoding import VerdictDecoder
-from veilstream.client.kafka import POLL_MS, Cluster, Offsets, assign, describe, explain, started_consumer
+from veilstream.client.kafka import POLL_MS, Cluster, Offsets, assign, describe, first_at, reading
 from veilstream.client.passed import CHAIN, Barrier, Watched, looking
 from veilstream.contracts.catalogue import catalogue
 from veilstream.contracts.errors import ClientError, VeilError
@@ -110,13 +109,8 @@ async def take(
     if (until or now) <= since:
         raise ClientError("the window is empty: `until` must lie after `since`, and `since` in the past")
     cluster = await describe(client.options, watched.topics)
-    consumer = await started_consumer(client.options)
-    try:
+    async with reading(client.options) as consumer:
         return await _Taking(client, cluster, consumer, watched).take(since, until or now, wait_s)
-    except KafkaError as exc:
-        raise explain(exc, str(client.options["bootstrap_servers"])) from None
-    finally:
-        await consumer.stop()
 
 
 class _Taking:
@@ -210,13 +204,6 @@ async def read_to(
         if deadline is not None and now > max(deadline, quiet_since + QUIET_S):
             break
     return reached
-
-
-async def first_at(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], when: datetime) -> Offsets:
-    """The first offset whose broker time is not before `when`; where there is none, the end of what is committed."""
-    ends = await consumer.end_offsets(list(partitions))
-    rows = await consumer.offsets_for_times(dict.fromkeys(ends, int(when.timestamp() * 1000))) if ends else {}
-    return {partition: row.offset if (row := rows.get(partition)) else end for partition, end in ends.items()}
 
 
 async def require_kept(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition], since: datetime) -> None:

@@ -23,8 +23,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from veilstream.client.async_client import AsyncClient
-from veilstream.client.kafka import FETCH_BYTES_MAX, Cluster, Offsets, assign, describe
-from veilstream.client.ledger import CLOCKS_APART, Feed, Source, first_at, require_kept
+from veilstream.client.kafka import Cluster, Offsets, assign, committed_reader, describe, first_at
+from veilstream.client.ledger import CLOCKS_APART, Feed, Source, require_kept
 from veilstream.client.passed import CHAIN, Barrier, Look, Watched, looking
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.identity import Origin
@@ -158,7 +158,7 @@ async def follow(connect: Connect, metrics: LedgerMetrics, turned: list[float], 
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(connect())
                 cluster = await describe(client.options, watched.topics)
-                consumer = _consumer(client.options)
+                consumer = committed_reader(client.options, wait_ms=FETCH_WAIT_MS, bytes_min=FETCH_BYTES_MIN)
                 stack.push_async_callback(consumer.stop)
                 await consumer.start()
                 look = await stack.enter_async_context(looking(client.options))
@@ -234,18 +234,6 @@ def _hold_inputs(consumer: AIOKafkaConsumer, inputs: list[TopicPartition], follo
         consumer.pause(*inputs)
     else:
         consumer.resume(*inputs)
-
-
-def _consumer(options: Any) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        **options,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=FETCH_BYTES_MAX,
-        fetch_max_wait_ms=FETCH_WAIT_MS,
-        fetch_min_bytes=FETCH_BYTES_MIN,
-    )
 
 
 async def run(settings: Settings) -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
-
-from veilstream.client.kafka import POLL_MS, Offsets, assign, explain, read, started_consumer
+from veilstream.client.kafka import POLL_MS, assign, first_at, read, reading
 from veilstream.contracts.catalogue import AUDIT, VERDICTS
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.records import AuditEvent, Verdict
@@ -58,43 +53,25 @@ async def audit(
 async def _since(
     client: AsyncClient, topic: str, since: datetime | None, until: datetime | None, *, follow: bool, from_now: bool
 ) -> AsyncIterator[Any]:
-    async with _consumer(client) as consumer:
+    async with reading(client.options) as consumer:
         partitions = client.cluster.of(topic)
         ends = await consumer.end_offsets(partitions)
         if since is not None:
-            starts = await _at(consumer, since, ends)
+            starts = await first_at(consumer, partitions, since, ends)
         else:
             starts = ends if from_now else await consumer.beginning_offsets(partitions)
         if until is not None:
-            ends = await _at(consumer, until, ends)
+            ends = await first_at(consumer, partitions, until, ends)
         assign(consumer, starts)
         async for record in read(consumer, None if follow else ends):
             yield record
 
 
 async def _by_group(client: AsyncClient, group: str) -> AsyncIterator[Any]:
-    async with _consumer(client, group=group) as consumer:
+    async with reading(client.options, group=group) as consumer:
         consumer.subscribe([VERDICTS])
         while True:
             for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=500)).values():
                 for record in records:
                     yield record
             await consumer.commit()
-
-
-@asynccontextmanager
-async def _consumer(client: AsyncClient, *, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = await started_consumer(client.options, group=group)
-    try:
-        yield consumer
-    except KafkaError as exc:
-        raise explain(exc, str(client.options["bootstrap_servers"])) from None
-    finally:
-        await consumer.stop()
-
-
-async def _at(consumer: AIOKafkaConsumer, when: datetime, ends: Offsets) -> Offsets:
-    """The first offset of each partition whose broker time is not before `when`; the end where there is none."""
-    moment_ms = int(when.timestamp() * 1000)
-    found: dict[TopicPartition, Any] = await consumer.offsets_for_times(dict.fromkeys(ends, moment_ms))
-    return {partition: row.offset if (row := found.get(partition)) else end for partition, end in ends.items()}

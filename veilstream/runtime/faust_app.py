@@ -7,6 +7,7 @@ against. What it works around here (the names of WORKAROUNDS; tests/pipeline/tes
   ordered anew. (Insurance: faust_consumer.py hands out nothing that was fetched before the runtime's seek.)
 - prompt_start: Starting waits a second for tables that Faust does not have here.
 - offset_reset: Where the log no longer holds the next record, Faust reads on at its beginning, in silence: here it is an error.
+- folders: Faust makes `GROUP-data` in the working directory for stores that it does not have here: it makes none.
 - environment: Variables like BROKER_URL or CONSUMER_AUTO_OFFSET_RESET win over what the code says: Faust sees none.
 
 Faust's own producer is never used, so it is not started: nothing could send outside a transaction.
@@ -39,6 +40,7 @@ WORKAROUNDS: Final = {
     ),
     "prompt_start": ("faust.tables.manager:TableManager.on_start",),
     "offset_reset": ("aiokafka.consumer.fetcher:Fetcher._proc_fetch_request",),
+    "folders": ("faust.app.base:App._create_directories",),
     "environment": ("faust.types.settings.base:SettingsRegistry._init_settings",),
 }
 """Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
@@ -136,6 +138,9 @@ class FaustApp(faust.App):
             env={},
             **conf,
         )
+
+    def _create_directories(self) -> None:
+        """Nothing is stored here."""
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

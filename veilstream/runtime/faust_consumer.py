@@ -11,6 +11,9 @@ versions it is written for are checked in faust_app.py):
 - none_wanted: aiokafka takes an empty set of partitions for all of them: where all are paused, none is handed out.
 - spare: Faust does not ask for records while it has no partition; a worker that does not ask for `broker_max_poll_interval`
   leaves the group and never comes back, so a spare one would never take over: here it asks, for nothing.
+- refused_offsets: aiokafka takes a coordinator that refuses to tell committed offsets (an error above an empty list, as while a
+  broker of a group fails over) for "no offset", leaves out their metadata, and commits again under whatever generation it is by
+  then: the offsets are read and committed here.
 
 As a second line of defence each record carries the offset fetched before it, so that whatever goes wrong on the way is
 noticed by the lane (a record done before is dropped, a missing one ends the process); what was fetched before the runtime
@@ -67,6 +70,10 @@ WORKAROUNDS: Final = {
     "spare": (
         "faust.transport.consumer:Consumer._wait_next_records",
         "aiokafka.consumer.group_coordinator:GroupCoordinator._heartbeat_routine",
+    ),
+    "refused_offsets": (
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._do_fetch_commit_offsets",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator._do_commit_offsets",
     ),
 }
 """Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""

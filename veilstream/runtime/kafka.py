@@ -1,9 +1,15 @@
-"""What every Kafka client of this process is told about the cluster, and the readers and producers we make of it."""
+"""What every Kafka client of this process is told about the cluster, and the readers and producers we make of it.
+
+What it works around (the name of WORKAROUNDS; tests/pipeline/test_workarounds.py shows what happens without it):
+
+- lost_id: aiokafka asks again for a producer id when the answer was lost, and does not say so; the broker may have counted both.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import aiokafka.producer.sender
@@ -16,6 +22,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedVersionError,
 )
+from aiokafka.producer.sender import InitPIDHandler
 
 from veilstream.connection.denied import denied
 from veilstream.connection.options import aiokafka_options, librdkafka_options
@@ -96,12 +103,42 @@ async def fence(options: Mapping[str, Any], identity: str, transaction_timeout_s
         max_request_size=OUTPUT_BYTES_MAX,
         retry_backoff_ms=20,
     )
+    producer.unanswered = 0
+    producer._sender._do_init_pid = partial(_init_pid, producer)
     try:
         await producer.start()
     except BaseException:
         await producer.stop()
         raise
     return producer
+
+
+WORKAROUNDS: Final = {
+    "lost_id": (
+        "aiokafka.producer.sender:Sender._do_init_pid",
+        "aiokafka.producer.sender:BaseHandler.do",
+        "aiokafka.producer.sender:InitPIDHandler.handle_response",
+    ),
+}
+"""Short name of each workaround, and the functions whose inside it relies on (tests/unit/test_faust_versions.py pins them)."""
+
+
+class _Init(InitPIDHandler):
+    """Asks for a producer id once, and tells an answer from silence: aiokafka says False for both."""
+
+    answered = False
+
+    def handle_response(self, response: Any) -> Any:
+        self.answered = True
+        return super().handle_response(response)
+
+
+async def _init_pid(producer: AIOKafkaProducer, node: int) -> bool:
+    asking = _Init(producer._sender)
+    try:
+        return bool(await asking.do(node))
+    finally:
+        producer.unanswered += not asking.answered
 
 
 async def require_rights(
@@ -121,8 +158,11 @@ async def require_rights(
 
 
 def lives(producer: AIOKafkaProducer) -> int:
-    """How often a producer of this identity was started before; 0: never, or so long ago that the broker forgot it."""
-    return int(producer._txn_manager.producer_epoch)
+    """How often a producer of this identity was started before; 0: never, or so long ago that the broker forgot it.
+
+    A question whose answer was lost may have counted: it is taken for counted, since a first start must not pass for a second.
+    """
+    return max(0, int(producer._txn_manager.producer_epoch) - int(producer.unanswered))
 
 
 async def require_transactions(options: Mapping[str, Any], group: str, instance: str, timeout_s: float = 30.0) -> None:

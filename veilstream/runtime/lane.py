@@ -182,14 +182,9 @@ class Lane(Generic[T]):
         batch = [record for record in batch if record.offset >= self.done]  # some may be committed since it was held
         if not batch:
             return
-        if self._caution.condemned(self.done):
-            log.error(
-                "record_ends_process", topic=self.source.topic, partition=self.source.partition, offset=batch[0].offset
-            )
-            work = failed(self.agent, batch[0], self._caution.verdict())
-        elif (judged := await self._judge(batch)) is not None:
-            work = judged
-        else:
+        condemned = self._caution.condemned(self.done)
+        work = self._condemn(batch[0]) if condemned else await self._judge(batch)
+        if work is None:
             return
         try:
             await self._publish(work, batch[-1].offset + 1)
@@ -197,6 +192,10 @@ class Lane(Generic[T]):
             self._noted = False  # the step has ended; and until it is renewed there is no producer to take it back with
             self.producer = await self._renew()
             await self._process_too_large(batch)
+
+    def _condemn(self, record: Record) -> Work:
+        log.error("record_ends_process", topic=record.topic, partition=record.partition, offset=record.offset)
+        return failed(self.agent, record, self._caution.verdict())
 
     async def _judge(self, batch: list[Record]) -> Work | None:
         """The step, under a note that outlives the process where its death would be the batch's doing.

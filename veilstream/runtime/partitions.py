@@ -143,16 +143,14 @@ class Partitions(Generic[T]):
                 parts = await self._restore(sources)  # 2
                 stored = await self._claim(sources)  # 3
                 await self._refuse_known(fresh, parts, stored)
-                committed = await self._carrier.committed(sources)  # 4
-                if missing := [source for source in sources if committed.get(source) is None]:
-                    raise self._lost(missing)  # there was one when they were opened
+                committed = await self._committed(sources)  # 4
                 starts = await self._starts(sources, committed, stored)  # 5
                 await self._carrier.seek({source: min(starts[source]) for source in sources})  # 6
             except BaseException:
                 await asyncio.gather(*(producer.stop() for producer in producers.values()))
                 raise
             for source in sources:  # 7
-                caution = self._caution(committed.get(source))
+                caution = self._caution(committed[source])
                 self._start(source, producers[source], parts[source.partition], starts[source], caution)
             log.info("partitions_opened", agent=self._agent.name, partitions=[f"{t}[{p}]" for t, p in sources])
 
@@ -232,29 +230,34 @@ class Partitions(Generic[T]):
                 await asyncio.sleep(backoff(attempt))
         return None
 
+    async def _committed(self, sources: list[TopicPartition]) -> dict[TopicPartition, Committed]:
+        found = await self._carrier.committed(sources)
+        known = {source: at for source in sources if (at := found.get(source)) is not None}
+        if missing := [source for source in sources if source not in known]:
+            raise self._lost(missing)  # there was one when they were opened
+        return known
+
     async def _starts(
         self,
         sources: list[TopicPartition],
-        committed: Mapping[TopicPartition, Committed | None],
+        committed: Mapping[TopicPartition, Committed],
         stored: Mapping[tuple[str, int], int | None] | None,
     ) -> dict[TopicPartition, tuple[int, int]]:
         """Where Kafka's and the sink's side effects go on. Without a sink both are the same."""
         bounds = await self._carrier.bounds(sources)
         starts = {}
         for source in sources:
-            found = committed.get(source)
-            offset = None if found is None else found.offset
-            at_kafka = self._start_offset(source, offset, bounds[source], "the group's committed offset")
+            at_kafka = self._check(source, committed[source].offset, bounds[source], "the group's committed offset")
             at_sink = at_kafka
             if stored is not None:
-                at_sink = self._start_offset(source, stored.get(source), bounds[source], "the sink's offset")
+                kept = stored.get((source.topic, source.partition))
+                first = bounds[source][0]
+                at_sink = first if kept is None else self._check(source, kept, bounds[source], "the sink's offset")
             starts[source] = (at_kafka, at_sink)
         return starts
 
-    def _start_offset(self, source: TopicPartition, offset: int | None, bounds: tuple[int, int], whose: str) -> int:
+    def _check(self, source: TopicPartition, offset: int, bounds: tuple[int, int], whose: str) -> int:
         first, end = bounds
-        if offset is None:
-            return first
         if first <= offset <= end:
             return offset
         what = "retention deleted records before they were worked on" if offset < first else "the topic was made anew"
@@ -265,9 +268,9 @@ class Partitions(Generic[T]):
             code="offset_out_of_range",
         )
 
-    def _caution(self, found: Committed | None) -> Caution:
+    def _caution(self, found: Committed) -> Caution:
         """A batch's records span up to twice as many offsets: where records come one by one, each has a marker behind it."""
-        return Caution(None if found is None else read_note(found.metadata), span=2 * self._limits.batch_records)
+        return Caution(read_note(found.metadata), span=2 * self._limits.batch_records)
 
     def _start(
         self,

@@ -71,19 +71,26 @@ async def commit(
             offsets = {source: OffsetAndMetadata(next_offset, metadata)}
             await producer.send_offsets_to_transaction(offsets, group)  # 5
             await producer.commit_transaction()  # 6
-    except _TOO_LARGE:
-        raise OutputTooLarge from None
-    except ProducerFenced:
-        raise RuntimeExit(f"another worker took {where} over (this producer is fenced)", code="fenced") from None
     except TimeoutError:
         raise RuntimeExit(f"a transaction of {where} did not end within {timeout_s:.0f} s") from None
-    except IllegalOperation as exc:  # the transaction failed while more was being sent: what was sent before knows why
-        cause = _first_failure(answers) or exc
+    except (IllegalOperation, KafkaError) as exc:
+        cause = _cause(exc, answers, producer)
         if isinstance(cause, _TOO_LARGE):
             raise OutputTooLarge from None
+        if isinstance(cause, ProducerFenced):
+            raise RuntimeExit(f"another worker took {where} over (this producer is fenced)", code="fenced") from None
         raise RuntimeExit(f"a transaction of {where} failed: {type(cause).__name__}") from cause
-    except KafkaError as exc:
-        raise RuntimeExit(f"a transaction of {where} failed: {type(exc).__name__}") from exc
+
+
+def _cause(exc: Exception, answers: Sequence[asyncio.Future[Any]], producer: AIOKafkaProducer) -> BaseException:
+    """Why the broker refused, where aiokafka only says that the transaction is over by the time more is sent.
+
+    A refused size is known to the answer of the send; a missing right first to the transaction, the answer comes later.
+    """
+    known = _first_failure(
+        [*answers, producer._txn_manager.wait_for_transaction_end()]
+    )  # all read, lest asyncio logs them
+    return exc if known is None or isinstance(exc, KafkaError) else known
 
 
 async def _send(producer: AIOKafkaProducer, output: Output) -> asyncio.Future[Any]:
