@@ -18,7 +18,7 @@ VERDICT = Verdict("ab", "acme", Origin("c", "veil.requests", 3, 7), 1000, "allow
 BARE = {
     "id": "ab", "tenant": "acme", "origin": {"cluster": "c", "topic": "veil.requests", "partition": 3, "offset": 7},
     "revision": 0, "supersedes": None, "request_id": None, "received_ms": 1000, "decision": "allow", "confidence": 0.5,
-    "reasons": [], "findings": [], "content": None, "policy": None, "lineage": "",
+    "reasons": [], "findings": [], "content": None, "policy": None, "lineage": "", "retry_after_s": None,
 }  # fmt: skip
 
 CASES = {

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from veilstream.contracts.errors import RecordError
+from veilstream.contracts.identity import digest_of
 
 HEADER = "veil-token"
 AUDIENCE = "veilstream"
@@ -43,6 +44,11 @@ class Claims:
 def value_digest(value: bytes) -> str:
     """base64url SHA-256 of a record value, without padding."""
     return _b64(hashlib.sha256(value).digest())
+
+
+def use_id(tenant: str, token_id: str) -> bytes:
+    """What is remembered of a token: 32 bytes that tell two of them apart and say nothing about either."""
+    return digest_of("veil-token-use-v1", tenant, token_id)
 
 
 def sign_token(key: Ed25519PrivateKey, key_id: str, claims: Claims) -> str:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-TierName = Literal["starter", "standard", "enterprise"]
+TierName = Literal["starter", "standard", "enterprise", "internal"]
 Region = Literal["us", "eu", "asia"]
 Compliance = Literal["basic", "hipaa", "gdpr", "pci"]

@@ -17,6 +17,8 @@ from veilstream.contracts.records.chain import (
     Redrive,
     Refusal,
     Threat,
+    TokenUse,
+    UsedToken,
 )
 from veilstream.contracts.records.content import Body, Content, Message, Request, Sealed
 from veilstream.contracts.records.outcome import AuditEvent, Count, DeadLetter, Reason, Span, Verdict, VerdictFinding
@@ -28,8 +30,11 @@ from veilstream.contracts.records.state import (
     CommandResult,
     Disposition,
     Key,
+    Limits,
+    LimitsFrom,
     PolicyVersion,
     PublicKey,
+    Revocation,
     Rollout,
     Tenant,
 )
@@ -52,6 +57,8 @@ __all__ = [
     "Findings",
     "Gated",
     "Key",
+    "Limits",
+    "LimitsFrom",
     "Message",
     "PolicyPin",
     "PolicyVersion",
@@ -63,12 +70,15 @@ __all__ = [
     "Request",
     "RestoreRequest",
     "RestoreResult",
+    "Revocation",
     "Rollout",
     "Sealed",
     "ShadowVerdict",
     "Span",
     "Tenant",
     "Threat",
+    "TokenUse",
+    "UsedToken",
     "Verdict",
     "VerdictFinding",
 ]

@@ -10,6 +10,12 @@ from veilstream.contracts.records.content import Sealed
 
 
 @dataclass(frozen=True, slots=True)
+class TokenUse:
+    id: bytes
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     tenant: str
     origin: Origin
@@ -26,6 +32,8 @@ class Envelope:
     characters: int = 0
     traceparent: str | None = None
     state_offset: int = -1
+    token: TokenUse | None = None
+    limits_from: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class Refusal:
     code: str
     reason: str
     fault: str = "record"
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,18 @@ class QuotaCounts:
     day_count: int = 0
     day_characters: int = 0
     total_count: int = 0
+    second_exhausted: int = -1
+    minute_exhausted: int = -1
+    day_exhausted: int = -1
+    refused_in_row: int = 0
+    refused_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsedToken:
+    tenant: str
+    expires_ms: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)

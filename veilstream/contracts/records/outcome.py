@@ -53,6 +53,7 @@ class Verdict:
     content: Content | Sealed | None = None
     policy: PolicyPin | None = None
     lineage: str = ""
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,22 @@ class CommandResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    requests_per_second: int | None = None
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+    characters_per_minute: int | None = None
+    characters_per_day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsFrom:
+    tier: str
+    from_offset: int
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     tenant: str
     key_id: str
@@ -42,6 +58,9 @@ class Tenant:
     compliance: str = "basic"
     verdict_key: bytes | None = None
     allowed_policies: tuple[str, ...] = ()
+    limits: Limits | None = None
+    limits_from: int = -1
+    former_limits: tuple[LimitsFrom, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,14 @@ class Disposition:
 
 
 @dataclass(frozen=True, slots=True)
+class Revocation:
+    tenant: str
+    until_ms: int
+    changed_ms: int
+    changed_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     key_id: str
     tenant: str
@@ -114,3 +141,4 @@ class PublicKey:
     key_id: str
     suite: str
     public_key: bytes
+    region: str = ""
