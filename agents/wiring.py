@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,11 +11,13 @@ import structlog
 from agents.patience import Patience
 from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE
 from veilstream.contracts.codec import Codec
+from veilstream.contracts.errors import ErasedError, TenantError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.records import Key, PolicyPin
 from veilstream.contracts.step import Record
-from veilstream.keys.keyring import KeyRing
-from veilstream.keys.service import KeyService, LocalFile
+from veilstream.keys.keyring import OPERATIONS, KeyRing
+from veilstream.keys.providers import key_ring, key_service
+from veilstream.keys.service import KeyService
 from veilstream.policy.view import PolicyNotYet, PolicyView
 from veilstream.registry.confluent import ConfluentRegistry
 from veilstream.runtime.app import Follower, Service
@@ -42,13 +45,45 @@ class Wiring:
 
     patience: Patience = field(default_factory=Patience)
 
-    async def wait_for_policy(self, pin: PolicyPin, tenant: str) -> bool:
-        """Whether this worker has the pinned version and the tenant's key, waiting a while for what is on its way."""
-        return self._knows(pin, tenant) or await self._wait(tenant, STATE, lambda: self._knows(pin, tenant))
+    async def wait_for_policy(self, pin: PolicyPin, tenant: str, key_id: str | None = None) -> bool:
+        """Whether this worker has the pinned version, waiting a while for what is on its way.
 
-    async def wait_for_key(self, tenant: str) -> bool:
-        """Whether this worker has a key of the tenant, waiting a while: it comes on another topic than the tenant."""
-        return self.keyring.has(tenant) or await self._wait(tenant, KEYS, lambda: self.keyring.has(tenant))
+        Opens the tenant's current key and the one named, as far as they can be had: what is wrong with them, lookups say.
+        Raises WorldError where the key service is away.
+        """
+        if not (self._knows(pin, tenant) or await self._wait(tenant, STATE, lambda: self._knows(pin, tenant))):
+            return False
+        for wanted in (None, key_id) if key_id is not None else (None,):
+            await self.wait_for_key(tenant, wanted)
+        return True
+
+    async def wait_for_named_key(self, tenant: str, key_id: str | None) -> bool:
+        """`wait_for_key` for an id from outside. All of these together wait in vain once a minute, whatever they name."""
+        return await self._wait_for_key(tenant, key_id, who="named from outside")
+
+    async def wait_for_key(self, tenant: str, key_id: str | None = None) -> bool:
+        """Have a key of the tenant known and open here (default: the one that seals), waiting a while.
+
+        False: it did not come, or its service does not open this one key; the keyring's lookups then say why. True also of a
+        destroyed one. Raises WorldError where the key service is away.
+        """
+
+        # waiting in vain for a key that is named says nothing of the tenant's own
+        return await self._wait_for_key(tenant, key_id, who=tenant if key_id is None else f"{tenant}/key")
+
+    async def _wait_for_key(self, tenant: str, key_id: str | None, *, who: str) -> bool:
+        def known() -> bool:
+            return self.keyring.has(tenant, key_id)
+
+        if not known() and not await self._wait(who, KEYS, known):
+            return False
+        await self.keyring.prepare([(OPERATIONS, None)])  # dead letters need it at moments when nobody can wait
+        with contextlib.suppress(ErasedError):
+            try:
+                await self.keyring.open(tenant, key_id, timeout_s=self.settings.policy_wait_s)
+            except TenantError:
+                return False
+        return True
 
     async def wait_for_state(self, tenant: str, offset: int) -> bool:
         """Whether this worker has read the state up to an offset, waiting a while."""
@@ -69,10 +104,10 @@ class Wiring:
 
 
 def wire(settings: Settings) -> Wiring:
-    """Make what an agent needs. Raises ConfigError (no master key, no such broker, a registry address that is none)."""
+    """Make what an agent needs. Raises ConfigError (no master key, no ARN, no such broker, a registry address that is none)."""
     codec = Codec()
-    service = LocalFile(settings.keys_folder)
-    keyring, view = KeyRing(service), PolicyView(codec)
+    service = key_service(settings)
+    keyring, view = key_ring(settings, service), PolicyView(codec)
 
     def learn(record: Record) -> None:
         if record.value is not None and record.key is not None and not record.key.startswith(b"topic-id/"):

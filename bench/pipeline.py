@@ -114,7 +114,7 @@ async def main() -> None:
 
 async def _tenants(client: AsyncClient) -> None:
     for tenant, policy in (("bench-patterns", "patterns"), ("bench-ner", "default")):
-        await client.command("tenant.create", {}, tenant=tenant)
+        await client.command("tenant.create", {"tier": "internal"}, tenant=tenant)
         document = yaml.safe_load((POLICIES / f"{policy}.yaml").read_text())
         await client.command("policy.set", {"document": document, "activate": True}, tenant=tenant)
 

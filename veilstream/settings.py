@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from veilstream.connection.rules import check_security, variable
+from veilstream.connection.tokens import check_token_settings
 from veilstream.contracts.errors import ConfigError
 
 Unset = BeforeValidator(lambda value: None if value == "" else value)
@@ -76,9 +77,91 @@ class Settings(BaseSettings):
     keys_dir: Path | None = Field(
         default=None, description="Folder of the local-file key service; default: `keys` in data_dir."
     )
-    token_mode: Literal["off"] = Field(
+    key_service: Literal["local-file", "aws-kms"] = Field(
+        default="local-file",
+        description="What wraps root keys: a master key in a file, or AWS KMS (docs/keys.md). The same for every agent.",
+    )
+    aws_kms_key: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="ARN of the KMS key; or `eu=ARN, us=ARN`, by region of the tenant. All that wrapped a key on veil.keys.",
+    )
+    aws_kms_endpoint: Annotated[str | None, Unset] = Field(
+        default=None, description="Address of KMS where it is not AWS's own for the key's region: a VPC endpoint."
+    )
+    key_cache_s: float = Field(
+        default=3600.0,
+        ge=1,
+        description="How long an opened key stays in memory: so long does a key that is disabled at the service still work, and "
+        "so long does work on known tenants go on while the service is away.",
+    )
+    key_cache_uses: int = Field(
+        default=1_000_000,
+        ge=1_000,
+        description="How often an opened key is looked up (one to three times a record and agent) before it is opened anew.",
+    )
+    token_mode: Literal["required", "optional", "off"] = Field(
         default="off",
-        description="Whether the gate checks `veil-token` headers: not yet, and each start of the gate says so.",
+        description="Whether the gate checks `veil-token` headers (docs/security.md): of every record, of those that have one, "
+        "or not at all, which each start of the gate says.",
+    )
+    token_keys: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="JWK set that tokens are verified with: a file, read again when it changes, or an http(s) URL.",
+    )
+    token_keys_hosts: str = Field(
+        default="",
+        description="Hosts that a key set may be fetched from, as they stand in its URL: host or host:port, comma separated.",
+    )
+    token_keys_refresh_s: float = Field(default=300.0, ge=1, description="How often a key set is fetched again.")
+    token_keys_interval_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        description="A key set is never fetched more often, neither after a failure nor for a token with an unknown key.",
+    )
+    token_keys_max_age_s: float = Field(
+        default=3600.0,
+        ge=1,
+        description="How long a key set is in force that cannot be read again; then partitions are held until it can.",
+    )
+    token_audience: str = Field(default="veilstream", min_length=1, description="What `aud` of a token must name.")
+    token_leeway_s: int = Field(
+        default=30, ge=0, le=300, description="How far a signer's clock may be from the broker's, in both directions."
+    )
+    token_lifetime_s: int = Field(
+        default=900,
+        ge=1,
+        le=86_400,
+        description="Longest time from `iat` to `exp` of a token. Admit remembers a used token until it has expired.",
+    )
+    bearer: bool = Field(
+        default=False,
+        description="Whether `authorization: Bearer` is taken too: a JWT that is not bound to its record. See docs/security.md.",
+    )
+    bearer_tenant_claim: str = Field(
+        default="tenant", min_length=1, description="The claim of such a JWT that names the tenant."
+    )
+    bearer_issuer: Annotated[str | None, Unset] = Field(
+        default=None, description="What `iss` of such a JWT must be; default: it is not looked at."
+    )
+    token_signing_key: Annotated[Path | None, Unset] = Field(
+        default=None,
+        description="Of a client: PEM file of the Ed25519 key it signs a token for each record with (`veil token keygen`).",
+    )
+    token_key_id: Annotated[str | None, Unset] = Field(
+        default=None, description="Of a client: `kid` of that key in the gate's key set."
+    )
+    token_subject: Annotated[str | None, Unset] = Field(
+        default=None, description="Of a client: who it is, `sub` of its tokens."
+    )
+    region: Annotated[Literal["us", "eu", "asia"] | None, Unset] = Field(
+        default=None,
+        description="Region of this stack: the gate refuses records of tenants of another one. Default: not checked.",
+    )
+    token_skew_s: int = Field(
+        default=3600,
+        ge=60,
+        description="How far one input partition may lie behind another: admit remembers a used token for so long beyond its "
+        "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`.",
     )
     chain_partitions: int = Field(
         default=4,
@@ -132,7 +215,7 @@ class Settings(BaseSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _checked(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Each setting by itself, then those of the connection to Kafka as a whole. Raises ConfigError.
+        """Each setting by itself, then those of the connection to Kafka and those of tokens as a whole. Raises ConfigError.
 
         Pydantic's own error would quote the values, and one of them may be a password.
         """
@@ -142,6 +225,7 @@ class Settings(BaseSettings):
             wrong = [f"{variable(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
             raise ConfigError(f"a setting is wrong: {'; '.join(wrong)} (docs/settings.md)") from None
         check_security(settings)
+        check_token_settings(settings)
         return settings
 
     @property

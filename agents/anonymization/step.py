@@ -12,7 +12,7 @@ used.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agents.closing import fail_closed
@@ -27,6 +27,7 @@ from veilstream.contracts.records import Body, Findings, PolicyPin, Refusal, Sea
 from veilstream.contracts.sealing import associated_data, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Headers, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
+from veilstream.policy.case import DELETED
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
 from veilstream.verdicts.build import (
@@ -54,8 +55,8 @@ class AnonymizationAgent:
     keyring: KeyRing
     view: PolicyView
     cluster: str
-    wait_for_policy: Callable[[PolicyPin, str], Awaitable[bool]]
-    """Whether this worker has the pinned version and the tenant's key, waiting a while for what is on its way."""
+    wait_for_policy: Callable[[PolicyPin, str, str], Awaitable[bool]]
+    """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
     verdict_format: Format = "avro"
     code_version: str = field(default_factory=code_version)
     framing: ConfluentFraming | None = None
@@ -68,9 +69,18 @@ def make_step(agent: AnonymizationAgent) -> Step[Findings]:
     async def step(batch: Sequence[Item[Findings]]) -> Sequence[Outcome]:
         if agent.framing is not None:
             await agent.framing.register(catalogue.VERDICTS, Verdict)
+        await agent.keyring.prepare(_keys_of(batch))
         return [await _outcome(agent, item) for item in batch]
 
     return step
+
+
+def _keys_of(batch: Sequence[Item[Findings]]) -> Iterator[tuple[str, str | None]]:
+    """Of each record the key that opens it, and the one that names who sent it where it was refused."""
+    for findings in (item.value for item in batch):
+        yield findings.envelope.tenant, None
+        if findings.payload is not None:
+            yield findings.envelope.tenant, findings.payload.key_id
 
 
 def make_on_failure(agent: AnonymizationAgent) -> OnFailure:
@@ -88,7 +98,7 @@ async def _outcome(agent: AnonymizationAgent, item: Item[Findings]) -> Outcome:
         refusals = findings.refusals or (Refusal("internal_error", "no payload and no refusal", "us"),)
         return _closed(agent, item, closed(refusals))
     try:
-        await _await_policy(agent, findings.policy, findings.envelope.tenant)
+        await _await_policy(agent, findings.policy, findings.envelope.tenant, findings.payload.key_id)
         return _judged(agent, item, findings.payload, findings.policy)
     except (TenantError, ErasedError) as exc:
         return _closed(agent, item, closed((Refusal(exc.reason_code, str(exc), exc.fault.value),)))
@@ -98,14 +108,17 @@ async def _outcome(agent: AnonymizationAgent, item: Item[Findings]) -> Outcome:
         return Failed(Failure.from_exception(exc))
 
 
-async def _await_policy(agent: AnonymizationAgent, pin: PolicyPin, tenant: str) -> None:
+async def _await_policy(agent: AnonymizationAgent, pin: PolicyPin, tenant: str, key_id: str) -> None:
     """This worker must know the pinned version and all that stood on veil.state when it was pinned.
 
-    Else it might miss that the tenant's verdicts are to be sealed. Raises TenantError.
+    Else it might miss that the tenant's verdicts are to be sealed. Raises TenantError, ErasedError.
     """
-    known = await agent.wait_for_policy(pin, tenant)
-    if not known or agent.view.state_offset < pin.state_offset or agent.view.tenant(tenant) is None:
+    known = await agent.wait_for_policy(pin, tenant, key_id)
+    row = agent.view.tenant(tenant)
+    if not known or agent.view.state_offset < pin.state_offset or row is None:
         raise TenantError("the pinned policy version did not reach this worker in time", code="policy_unavailable")
+    if row.status == DELETED:  # said on veil.state; that the keys are destroyed may not have come on veil.keys yet
+        raise ErasedError("the tenant was deleted, and its keys with it: nothing of it is given out any more")
 
 
 def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pin: PolicyPin) -> Done:

@@ -10,7 +10,7 @@ record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -50,7 +50,8 @@ class DetectionAgent:
     cluster: str
     detect: Detect
     """Runs in the process pool; raises PoolWorkerDied for the call whose worker died."""
-    wait_for_policy: Callable[[PolicyPin, str], Awaitable[bool]]
+    wait_for_policy: Callable[[PolicyPin, str, str], Awaitable[bool]]
+    """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -62,7 +63,8 @@ class _Opened:
     """A record whose text can be looked at."""
 
     admitted: Admitted
-    keys: TenantKeys
+    sealing: TenantKeys
+    """The tenant's current keys; what came in may be sealed under retired ones."""
     body: Body
     plain: bytes
     request: DetectionRequest
@@ -72,6 +74,7 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
     """Detection's step: opens, detects in chunks, seals for the next agent."""
 
     async def step(batch: Sequence[Item[Admitted]]) -> Sequence[Outcome]:
+        await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
         answers = iter(await _answers(agent, [o.request for o in readable]))
@@ -81,6 +84,14 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
         ]
 
     return step
+
+
+def _keys_of(batch: Sequence[Item[Admitted]]) -> Iterator[tuple[str, str | None]]:
+    """Of each record the key that opens it and the one that seals it again."""
+    for admitted in (item.value for item in batch):
+        if admitted.payload is not None:
+            yield admitted.envelope.tenant, admitted.payload.key_id
+            yield admitted.envelope.tenant, None
 
 
 def make_on_failure(agent: DetectionAgent) -> OnFailure:
@@ -154,7 +165,7 @@ async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Re
     if admitted.refusals or admitted.payload is None or admitted.policy is None:
         return admitted.refusals
     try:
-        if not await agent.wait_for_policy(admitted.policy, admitted.envelope.tenant):
+        if not await agent.wait_for_policy(admitted.policy, admitted.envelope.tenant, admitted.payload.key_id):
             reason = "the policy version it was admitted under did not reach this worker in time: send it again"
             return (Refusal("policy_unavailable", reason, "tenant"),)
         pin = admitted.policy
@@ -171,7 +182,7 @@ def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: 
     body = agent.codec.decode(Body, plain)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    return _Opened(admitted, keys, body, plain, request)
+    return _Opened(admitted, agent.keyring.of_tenant(envelope.tenant), body, plain, request)
 
 
 def _found(
@@ -179,7 +190,7 @@ def _found(
 ) -> Done:
     envelope = opened.admitted.envelope
     bound_to = associated_data(envelope.tenant, envelope.origin, STAGE)
-    payload = seal(opened.keys.seal, opened.keys.key_id, opened.plain, bound_to)
+    payload = seal(opened.sealing.seal, opened.sealing.key_id, opened.plain, bound_to)
     findings = Findings(envelope, payload, (), opened.admitted.policy, detection.findings, detection.threats, lineage)
     return Done((_output(agent, item.record, findings),), "detected")
 

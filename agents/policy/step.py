@@ -9,7 +9,7 @@ redriven once, whatever is repeated. Kafka or the key service away: the partitio
 service refuses: that tenant's commands alone are refused. Redis and Postgres: not needed.
 
 Randomness: a new root key is drawn from the system's source, so that a batch done again draws another one. That does no
-harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be.
+harm: key, tenant and result are published in one transaction, so exactly one of the keys ever comes to be (roots.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import orjson
 
+from agents.policy.roots import Roots
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
 from veilstream.contracts.codec import Codec, is_avro
@@ -28,10 +29,10 @@ from veilstream.contracts.errors import ErasedError, RecordError, TenantError, W
 from veilstream.contracts.identity import Origin, digest_of
 from veilstream.contracts.records import AuditEvent, Command, CommandResult, DeadLetter, Redrive, Tenant
 from veilstream.contracts.step import Done, Failure, Item, Outcome, Output, Record
-from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys, new_key
+from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
 from veilstream.keys.service import KeyService
 from veilstream.policy import dead_letters
-from veilstream.policy.case import Case, Judgement, Place, Root
+from veilstream.policy.case import DELETED, Case, Judgement, Place
 from veilstream.policy.commands import KEY_REFUSED, KINDS, judge
 from veilstream.policy.edge import read_json
 from veilstream.policy.state import State, tenant_key
@@ -41,6 +42,8 @@ from veilstream.verdicts.dead_letters import dead_letter
 AGENT = "policy"
 INVALID = "invalid_command"
 TRACE = "traceparent"
+KEPT_UP_BY = (*dead_letters.KINDS, "token.revoke")
+"""Kinds of commands that write rows which are deleted one day: each of them deletes some."""
 _FIELDS_MAX = {"id": 200, "kind": 100, "actor": 500, "tenant": 200}
 """Characters; these come back in the result, which must not outgrow its topic. The tenant's form is the judge's question."""
 
@@ -57,7 +60,7 @@ class PolicyAgent:
     ) -> None:
         self._codec = codec
         self._letters = letters
-        self._roots = _Roots(key_service, keyring)
+        self._roots = Roots(key_service, keyring)
         self._keyring = keyring
         self._cluster = cluster
         self._upkeep = Upkeep(codec)
@@ -83,19 +86,22 @@ class PolicyAgent:
 
     async def _judge(self, item: Item[Command]) -> Outcome:
         record, command, table = item.record, item.value, item.table
-        operations, made = self._operations(table, record)
+        letter = await self._letter(command)
+        await self._open_keys(State(self._codec, table), command, letter)
+        operations, made = await self._operations(table, record)
         author = actor_pseudonym(operations.actor, command.actor)
         place = Place(record.timestamp_ms, record.offset)
-        letter = await self._letter(command)
         state = State(self._codec, table)
-        said = judge(Case(command, place, self._codec, state, self._roots, author, self._keyring, letter))
+        case = Case(command, place, self._codec, state, self._roots, author, self._keyring, letter)
+        said = await self._roots.judged(lambda: judge(case))
         table.update(said.writes)
-        if said.code is None and command.kind in dead_letters.KINDS:
+        if said.code is None and command.kind in KEPT_UP_BY:
             for key in self._upkeep.outlived(table, record.timestamp_ms):
                 del table[key]
         outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
         for public in said.public_keys:
             outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), self._codec.encode(public)))
+        outputs += [Output(catalogue.PUBLIC_KEYS, tenant.encode(), None) for tenant in said.withdrawn]
         if said.redrive is not None:
             outputs.append(self._redrive(said.redrive, said.traceparent))
         outputs.append(self._result(record, command, said))
@@ -115,27 +121,45 @@ class PolicyAgent:
         headers = () if traceparent is None else ((TRACE, traceparent.encode()),)
         return Output(catalogue.REDRIVE, str(redrive.origin).encode(), self._codec.encode(redrive), headers)
 
-    def _operations(self, table: MutableMapping[bytes, bytes], record: Record) -> tuple[TenantKeys, list[Output]]:
+    async def _open_keys(self, state: State, command: Command, letter: DeadLetter | None) -> None:
+        """Have in memory what judge and audit look up: of a letter, any version of its tenant's key. Raises WorldError."""
+        tenant = command.tenant or OPERATIONS
+        row = state.tenant(tenant)
+        wanted: list[tuple[str, str | None]] = [(OPERATIONS, None), (tenant, None if row is None else row.key_id)]
+        if letter is not None:
+            wanted += [(tenant, entry.key_id) for entry in self._keyring.entries(tenant)]
+        await self._keyring.prepare(wanted)
+
+    async def _operations(self, table: MutableMapping[bytes, bytes], record: Record) -> tuple[TenantKeys, list[Output]]:
         """The operations key; the first command there is makes it, so that every command can be audited."""
         row = State(self._codec, table).tenant(OPERATIONS)
         if row is not None:
-            return self._roots.keys_of(row), []
-        root = self._roots.root(OPERATIONS, record.timestamp_ms)
+            return self._operations_of(row), []
+        root = await self._roots.judged(lambda: self._roots.root(OPERATIONS, None, record.timestamp_ms))
         row = Tenant(OPERATIONS, root.key_id, root.public_key, record.timestamp_ms, record.offset)
         table[tenant_key(OPERATIONS)] = self._codec.encode(row)
         made = [] if root.entry is None else [
             Output(catalogue.KEYS, root.key_id.encode(), self._codec.encode(root.entry))
         ]  # fmt: skip
-        return self._roots.keys_of(row), made
+        return self._operations_of(row), made
+
+    def _operations_of(self, row: Tenant) -> TenantKeys:
+        """Without them nothing can be audited: what is one tenant's trouble elsewhere holds every command here."""
+        try:
+            return self._roots.keys_of(row)
+        except TenantError as exc:
+            raise WorldError(f"the operations key: {exc}", code=exc.reason_code) from None
 
     def _audited_under(self, state: State, command: Command, operations: TenantKeys) -> tuple[str, TenantKeys]:
         """A tenant there is has the event in its own log, under its own key; all others are in the operators' log."""
         row = state.tenant(command.tenant) if command.tenant else None
         if row is None:
             return OPERATIONS, operations
+        if row.status == DELETED:  # its log goes on; who acted is told under the key that is left
+            return row.tenant, operations
         try:
             return row.tenant, self._roots.keys_of(row)
-        except ErasedError:  # its log goes on; who acted is told under the key that is left
+        except (ErasedError, TenantError):  # likewise
             return row.tenant, operations
         except WorldError as exc:
             if exc.reason_code != KEY_REFUSED:
@@ -170,45 +194,6 @@ class PolicyAgent:
             return (self._event(record, command, refusal, OPERATIONS, self._keyring.operations()),)
         except (TenantError, ErasedError, WorldError):  # without the key nobody can be named; the letter stands
             return ()
-
-
-class _Roots:
-    """Root keys: those of the key ring, and those made here that have not come back on `veil.keys` yet.
-
-    A key made here may be of a transaction that was aborted; it is used only where the row that names it holds its public
-    key, so the committed rows decide which one is real.
-    """
-
-    def __init__(self, service: KeyService, keyring: KeyRing) -> None:
-        self._service = service
-        self._keyring = keyring
-        self._made: dict[str, TenantKeys] = {}
-
-    def root(self, tenant: str, created_ms: int) -> Root:
-        """A new root key; where the ring has one although no row names it, that one: a key is never made over another."""
-        if self._keyring.has(tenant):
-            keys = self._keyring.of_tenant(tenant)
-            return Root(keys.key_id, keys.hpke_public, None)
-        key_id, scope = (f"{tenant}/1", "tenant") if tenant != OPERATIONS else ("operations/1", "operations")
-        entry, keys = new_key(self._service, tenant=tenant, key_id=key_id, scope=scope, created_ms=created_ms)
-        self._made[key_id] = keys
-        return Root(key_id, keys.hpke_public, entry)
-
-    def keys_of(self, row: Tenant) -> TenantKeys:
-        """The keys a row names. Raises WorldError while they are on their way, ErasedError."""
-        made = self._made.get(row.key_id)
-        if made is not None and made.hpke_public == row.public_key:
-            if self._keyring.has(row.tenant):
-                del self._made[row.key_id]  # it has come back: the ring rules from now on, also when it is destroyed
-            else:
-                return made
-        try:
-            return self._keyring.by_id(row.key_id, row.tenant)
-        except TenantError:
-            raise WorldError(
-                "a root key that veil.state names is not on veil.keys yet: if it never comes, restore veil.keys",
-                code="key_unavailable",
-            ) from None
 
 
 def decode_command(codec: Codec, raw: bytes | None) -> Command:

@@ -72,9 +72,9 @@ async def network(rig: RuntimeRig, chance: random.Random, broken: Broken | None)
         async with place.loaded(seconds):
             await behind.opens()
             await place.came_to_its_point()
-            direct = place.work("b")
-            await direct.opens()
-            await behind.opens_again()
+            again = behind.opens_again()
+            await place.work("b").opens()
+            await again
             await asyncio.sleep(chance.uniform(0.2, 1.0))
             rig.proxy.hold()
             await asyncio.sleep(2.0 if broken else chance.uniform(7.0, 9.0))

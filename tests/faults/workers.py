@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.pipeline.runtime_bench import REPOSITORY, Worker, until
 from veilstream.stack.child import command_line
@@ -94,14 +95,14 @@ class Slot:
             lambda: bool(self.worker.events("agent_starting")), lambda: f"worker {self.name} starts", PATIENCE_S
         )
 
-    async def opens_again(self, timeout_s: float = PATIENCE_S) -> None:
-        """Wait for another taking over by the process of now (or its successor)."""
+    def opens_again(self, timeout_s: float = PATIENCE_S) -> Coroutine[Any, Any, None]:
+        """Wait for another taking over than those up to this call, by the process of now (or its successor)."""
         worker, former = self.worker, len(self.worker.events("partitions_opened"))
 
         def opened_again() -> bool:
             return len(self.worker.events("partitions_opened")) > (former if self.worker is worker else 0)
 
-        await until(opened_again, lambda: f"worker {self.name} opens partitions again; ended: {self.codes}", timeout_s)
+        return until(opened_again, lambda: f"worker {self.name} opens partitions again; ended: {self.codes}", timeout_s)
 
     @property
     def fenced(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +14,8 @@ from psycopg.conninfo import make_conninfo
 from veilstream.audit.rows import AuditRow, audit_row
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import AuditEvent, Count, PolicyPin
-from veilstream.store.audit import AuditStore, StoredEvent
+from veilstream.store.audit import AuditStore
+from veilstream.store.reading import AuditReader, StoredEvent
 
 JANUARY_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
@@ -81,5 +83,21 @@ async def offsets(uri: str, topic: str) -> list[tuple[int, int]]:
     return await query(uri, select, topic)
 
 
-async def read(store: AuditStore, *filters: Any) -> list[StoredEvent]:
-    return [found async for found in store.events(*filters)]
+@asynccontextmanager
+async def reading(uri: str, **options: Any) -> AsyncIterator[AuditReader]:
+    """An open reader."""
+    reader = AuditReader(uri, **options)
+    await reader.start()
+    yield reader
+    await reader.stop()
+
+
+async def read(
+    uri: str, since_ms: int | None = None, until_ms: int | None = None, tenant: str | None = None
+) -> list[StoredEvent]:
+    """As the tenant's reader, or as an operator."""
+    async with reading(uri) as reader:
+        found = (
+            reader.events_of_all(since_ms, until_ms) if tenant is None else reader.events_of(tenant, since_ms, until_ms)
+        )
+        return [event async for event in found]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.pipeline.audit_store import JANUARY_MS, offsets, query, read, rows
+from tests.pipeline.audit_store import JANUARY_MS, event, offsets, query, read, rows
+from veilstream.audit.rows import audit_row
+from veilstream.contracts.identity import Origin
+from veilstream.contracts.records import Count
 from veilstream.store.errors import FencedError, StoreError
 
 pytest_plugins = ("tests.pipeline.audit_store",)
@@ -24,14 +28,14 @@ async def test_a_claim_tells_where_to_go_on(opened: Any, topic: str) -> None:
     assert await other.claim([]) == {}
 
 
-async def test_events_come_back_as_they_were(opened: Any, topic: str, tenant: str) -> None:
+async def test_events_come_back_as_they_were(opened: Any, postgres: str, topic: str, tenant: str) -> None:
     """By time, then by place on the topic; since is inclusive, until is not; of one tenant or of all."""
     store = await opened()
     await store.claim([(topic, 0), (topic, 1)])
     late, early = rows(0, 1, time_ms=JANUARY_MS + 1, tenant=tenant), rows(0, 1, tenant=tenant)
     await store.write(topic, 1, late, 2)
     await store.write(topic, 0, early, 2)
-    found = await read(store, None, None, tenant)
+    found = await read(postgres, None, None, tenant)
     assert [(f.topic, f.partition, f.offset) for f in found] == [
         (topic, 0, 0),
         (topic, 0, 1),
@@ -41,10 +45,10 @@ async def test_events_come_back_as_they_were(opened: Any, topic: str, tenant: st
     assert [(f.event, f.canonical, f.leaf_hash) for f in found] == [
         (row.event, row.canonical, row.leaf_hash) for row in (*early, *late)
     ]
-    assert [f.partition for f in await read(store, JANUARY_MS + 1, None, tenant)] == [1, 1]
-    assert [f.partition for f in await read(store, JANUARY_MS, JANUARY_MS + 1, tenant)] == [0, 0]
-    assert await read(store, None, None, tenant + "x") == []
-    assert len(await read(store)) >= 4
+    assert [f.partition for f in await read(postgres, JANUARY_MS + 1, None, tenant)] == [1, 1]
+    assert [f.partition for f in await read(postgres, JANUARY_MS, JANUARY_MS + 1, tenant)] == [0, 0]
+    assert await read(postgres, None, None, tenant + "x") == []
+    assert len(await read(postgres)) >= 4
 
 
 async def test_columns_can_be_asked_for_in_sql(opened: Any, postgres: str, topic: str) -> None:
@@ -57,6 +61,38 @@ async def test_columns_can_be_asked_for_in_sql(opened: Any, postgres: str, topic
         "FROM veil.audit_events WHERE source_topic = %s"
     )
     assert await query(postgres, select, topic) == [(True, "acme", "verdict", "allow", 7, "1.0.0", ["threat"], "2")]
+
+
+async def test_each_value_is_stored_as_it_is(opened: Any, postgres: str, topic: str) -> None:
+    """What arrays of Postgres write in a way of their own, nothing at all, and the borders of numbers: beside each other."""
+    hard = ['"', "\\", "{}", "a,b", "NULL", "null", "", " ", "'", "\n", "\\x00", "é🙂", "%s", "$1"]
+    plain = event(0)
+    events = [
+        plain,
+        replace(plain, origin=None, policy=None, subject_digest=None, codes=(), counts=(), revision=-(2**31)),
+        replace(
+            plain, origin=Origin("", "", 2**31 - 1, 2**53 - 1), revision=2**31 - 1, codes=tuple(hard), lineage=hard[0]
+        ),
+        replace(plain, id=hard[1], resource="{a}", codes=("one", "two"), counts=tuple(Count(name, 7) for name in hard)),
+    ]
+    select = (
+        "SELECT id, resource, lineage, origin_cluster, origin_partition, origin_offset, revision, policy, policy_version, codes, "
+        "counts, subject_digest, canonical, leaf_hash FROM veil.audit_events WHERE source_topic = %s AND source_partition = %s "
+        "ORDER BY source_offset"
+    )
+    for number, batch in enumerate((events, events[1:2], events[2:3])):  # together, and alone: all null, all large
+        store, stored = await opened(), [audit_row(e, offset) for offset, e in enumerate(batch)]
+        await store.claim([(topic, number)])
+        await store.write(topic, number, stored, len(batch))
+        assert await query(postgres, select, topic, number) == [
+            (
+                e.id, e.resource, e.lineage,
+                *((e.origin.cluster, e.origin.partition, e.origin.offset) if e.origin else (None, None, None)),
+                e.revision, *((e.policy.policy, e.policy.version) if e.policy else (None, None)), list(e.codes),
+                {c.name: c.count for c in e.counts}, e.subject_digest, row.canonical, row.leaf_hash,
+            )
+            for e, row in zip(batch, stored, strict=True)
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

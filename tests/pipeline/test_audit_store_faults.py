@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import psycopg
 import pytest
 
 import veilstream.store.audit as store_module
-from tests.pipeline.audit_store import offsets, rows
+from tests.pipeline.audit_store import offsets, query, rows
 from veilstream.contracts.errors import WorldError
 from veilstream.stack.postgres import start_postgres
 
@@ -29,7 +30,8 @@ async def test_a_connection_lost_before_the_commit_stores_nothing(opened: Any, p
 
     async def insert_then_die(connection: psycopg.AsyncConnection[Any], *rest: Any) -> None:
         await insert(connection, *rest)
-        await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        await query(postgres, "SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+        await connection.execute("SELECT 1")
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(store_module, "_insert", insert_then_die)
@@ -41,22 +43,26 @@ async def test_a_connection_lost_before_the_commit_stores_nothing(opened: Any, p
     assert await offsets(postgres, topic) == [(0, 0), (0, 1)]
 
 
-async def test_an_owner_stopped_in_mid_copy_is_ended_by_its_successor(opened: Any, postgres: str, topic: str) -> None:
-    """A zombie that sleeps inside a COPY keeps its lock for ever: whoever claims ends its session, and its rows are undone."""
+async def test_an_owner_stopped_in_mid_statement_is_ended_by_its_successor(
+    opened: Any, postgres: str, topic: str
+) -> None:
+    """A zombie that sleeps while it sends keeps its lock for ever: whoever claims ends its session, and its rows are undone."""
     zombie, heir = await opened(), await opened()
     await zombie.claim([(topic, 0)])
-    in_copy, never = asyncio.Event(), asyncio.Event()
+    in_statement, never = asyncio.Event(), asyncio.Event()
+    insert = store_module._insert
 
-    async def begin_and_sleep(connection: psycopg.AsyncConnection[Any], batch: Any, *where: Any) -> None:
-        async with connection.cursor() as cursor, cursor.copy(store_module._COPY) as copy:
-            await copy.write_row(store_module.values(batch[0], *where))
-            in_copy.set()
-            await never.wait()
+    async def begin_and_sleep(connection: psycopg.AsyncConnection[Any], *rest: Any) -> None:
+        await insert(connection, *rest)
+        parse = b"\0SELECT 1\0" + bytes(2)  # the first message of a statement whose others do not follow
+        os.write(connection.pgconn.socket, b"P" + struct.pack("!I", 4 + len(parse)) + parse)
+        in_statement.set()
+        await never.wait()
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(store_module, "_insert", begin_and_sleep)
         asleep = asyncio.create_task(zombie.write(topic, 0, rows(0, 1), 2))
-        await in_copy.wait()
+        await in_statement.wait()
     with pytest.raises(WorldError):  # after its lock time-out
         await heir.claim([(topic, 0)])
     assert await heir.claim([(topic, 0)]) == {(topic, 0): None}

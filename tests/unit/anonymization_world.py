@@ -78,7 +78,7 @@ class World:
             self.view.apply(key, CODEC.encode(row), offset)
         self.asked: list[tuple[PolicyPin, str]] = []
 
-        async def wait(pin: PolicyPin, tenant: str) -> bool:
+        async def wait(pin: PolicyPin, tenant: str, _: str) -> bool:
             self.asked.append((pin, tenant))
             return known
 

@@ -53,12 +53,12 @@ class World:
         for offset, (key, value) in enumerate(self.desk.table.items()):
             self.view.apply(key, value, offset)
 
-    async def _wait_for_key(self, tenant: str) -> bool:
+    async def _wait_for_key(self, tenant: str, key_id: str | None = None) -> bool:
         self.waited_for.append(tenant)
         return self.ring.has(tenant)
 
     def gate(self) -> Gate:
-        return Gate(CODEC, self.ring, self.view, CLUSTER, self._wait_for_key)
+        return Gate(CODEC, self.ring, self.view, CLUSTER, self._wait_for_key, self._wait_for_key)
 
     def admit(self) -> Admit:
         return Admit(CODEC, self.ring, self.view, CLUSTER, self._wait_for_state, self._wait_for_key)

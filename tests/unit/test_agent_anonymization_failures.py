@@ -58,6 +58,14 @@ def test_a_record_refused_on_the_way_gets_its_verdict(refusals: tuple[Refusal, .
     assert world.asked == []
 
 
+def test_a_record_refused_by_quota_gets_its_wait_in_the_verdict() -> None:
+    """As admit gave it; a verdict that is no refusal by quota has none."""
+    world = World()
+    by_quota = Findings(ENVELOPE, None, (Refusal("quota_day", "used up", "tenant", 15),), None)
+    assert verdict_and_event(world.run(by_quota).outputs)[0].retry_after_s == 15
+    assert verdict_and_event(world.run(world.findings(PERSON)).outputs)[0].retry_after_s is None
+
+
 def test_an_unknown_tenant_gets_its_refusal_without_any_key_of_its_own() -> None:
     """The pseudonym comes from the operations key; without that key it is a plain word."""
     world = World()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
 
-from veilstream.client.request import content_of, encoded, sealed_request
+from veilstream.client.async_client import AsyncClient
+from veilstream.client.request import check_region, content_of, encoded, sealed_request
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.records import Content, Message, PublicKey, Request, Sealed
 from veilstream.contracts.sealing import HPKE, hpke_public_key, hpke_unseal
+from veilstream.settings import Settings
 
 PRIVATE = bytes(range(32))
 KEY = PublicKey("acme", "acme/1", HPKE, hpke_public_key(PRIVATE))
@@ -97,3 +99,53 @@ def test_a_lone_surrogate_is_told_in_words(seal: bool) -> None:
     with pytest.raises(ClientError, match="not valid Unicode") as caught:
         encoded(request, Codec(), KEY if seal else None)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("of_tenant", "of_client", "refused"),
+    [("eu", None, False), ("eu", "eu", False), ("eu", "us", True), ("us", "eu", True), ("", "eu", False), ("", None, False),
+     ("moon", "eu", True)],
+)  # fmt: skip
+def test_nothing_leaves_for_a_tenant_of_another_region(of_tenant: str, of_client: str | None, refused: bool) -> None:
+    """Where the client has one and the tenant's key tells one; a region of a later release is another one too."""
+    key = PublicKey("acme", "acme/1", HPKE, b"k" * 32, of_tenant)
+    if not refused:
+        check_region(key, of_client)
+        return
+    with pytest.raises(ClientError, match="nothing was sent") as caught:
+        check_region(key, of_client)
+    assert caught.value.reason_code == "wrong_region"
+
+
+class _Keys:
+    """What a client follows."""
+
+    async def public_key(self, tenant: str) -> PublicKey:
+        return PublicKey(tenant, f"{tenant}/1", HPKE, hpke_public_key(PRIVATE), "us" if tenant == "acme" else "eu")
+
+
+@pytest.mark.parametrize("seal", [True, False])
+@pytest.mark.parametrize(("region", "sent"), [(None, ["acme", "euro"]), ("us", ["acme"]), ("eu", ["euro"])])
+async def test_a_request_for_another_region_is_refused_before_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch, region: Literal["us", "eu"] | None, sent: list[str], *, seal: bool
+) -> None:
+    """Sealed or not; the record never reaches the producer."""
+    client = AsyncClient("b:1", settings=Settings(region=region))
+    appended: list[Request] = []
+
+    async def follower() -> _Keys:
+        return _Keys()
+
+    async def append(topic: str, key: bytes | None, value: bytes, *_: object) -> None:
+        appended.append(client.codec.decode(Request, value))
+
+    monkeypatch.setattr(client, "_follower", follower)
+    monkeypatch.setattr(client, "append", append)
+    for tenant in ("acme", "euro"):
+        try:
+            await client.send(Request(tenant, Content(text="secret")), seal=seal)
+        except ClientError as exc:
+            assert exc.reason_code == "wrong_region"
+            assert "secret" not in str(exc)
+    assert [request.tenant for request in appended] == sent
+    assert {isinstance(request.payload, Sealed) for request in appended} == {seal}

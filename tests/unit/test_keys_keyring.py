@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from itertools import permutations
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from veilstream.contracts.errors import ErasedError, TenantError
 from veilstream.contracts.records import Key
 from veilstream.keys.keyring import OPERATIONS, KeyRing
+from veilstream.keys.service import KeyContext
 
 ROOT = b"r" * 32
 
@@ -21,10 +23,10 @@ class Open:
 
     name = key = "open"
 
-    def wrap(self, data_key: bytes, context: bytes) -> bytes:
+    def wrap(self, data_key: bytes, context: KeyContext) -> bytes:
         return data_key
 
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
+    def unwrap(self, wrapped: bytes, context: KeyContext) -> bytes:
         return wrapped
 
 
@@ -124,3 +126,90 @@ def test_any_order_of_any_keys_gives_the_newest_active_one(case: tuple[list[str]
     assert current(*entries) == wanted
     assert current(*first, *entries) == wanted
     assert current(*(e for pair in zip(first, entries, strict=True) for e in pair)) == wanted
+
+
+STATES = ("active", "retired", "destroyed")
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("entry"), st.integers(1, 4), st.sampled_from(STATES)),
+        st.tuples(st.just("open"), st.integers(0, 4), st.none()),
+    ),
+    max_size=25,
+)
+"""An entry of key n (version n) comes, in any state and any order and also once more; or key n is opened (0: the current)."""
+
+
+class Model:
+    """What a ring over a remote service must say, in the plainest words."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, str] = {}
+        self.opened: set[int] = set()
+
+    def entry(self, n: int, state: str) -> None:
+        if self.states.get(n) != "destroyed":
+            self.states[n] = state
+        if state == "destroyed":
+            self.opened.discard(n)
+
+    def by_id(self, n: int) -> str:
+        state = self.states.get(n)
+        if state == "destroyed":
+            return "erased"
+        return f"k{n}" if n in self.opened else "key_unavailable"
+
+    def sealing(self) -> int | None:
+        """The newest active key that is open, else the newest active; None: none is active."""
+        active = [n for n, state in self.states.items() if state == "active"]
+        return max([n for n in active if n in self.opened] or active, default=None)
+
+    def of_tenant(self) -> str:
+        if self.states and set(self.states.values()) == {"destroyed"}:
+            return "erased"
+        n = self.sealing()
+        return "key_unavailable" if n is None else self.by_id(n)
+
+    def open(self, n: int) -> set[int]:
+        """Opening the current one also begins to open the newest active one behind its back."""
+        if n == 0:
+            active = [m for m, state in self.states.items() if state == "active"]
+            self.opened |= {max(active)} if active else set()
+        elif self.states.get(n) in ("active", "retired"):
+            self.opened.add(n)
+        return self.opened
+
+
+def said(ring: KeyRing, n: int | None) -> str:
+    try:
+        return (ring.of_tenant("acme") if n is None else ring.by_id(f"k{n}", "acme")).key_id
+    except ErasedError:
+        return "erased"
+    except TenantError as error:
+        return error.reason_code
+
+
+@given(EVENTS)
+def test_a_remote_ring_does_as_its_model_whatever_comes_in_whatever_order(
+    events: list[tuple[str, int, str | None]],
+) -> None:
+    """After each event: which key seals, which open, which are erased; nothing destroyed comes back."""
+
+    async def play() -> None:
+        ring, model = KeyRing(Open(), at_once=False), Model()
+        for kind, n, state in events:
+            if state is not None:
+                ring.apply(key(f"k{n}", state, version=n))
+                model.entry(n, state)
+            else:
+                try:
+                    await ring.open("acme", f"k{n}" if n else None)
+                except (TenantError, ErasedError) as error:
+                    assert error.reason_code in ("erased", "key_unavailable")
+                while any(task.get_name() == "open a key" for task in asyncio.all_tasks()):
+                    await asyncio.sleep(0)
+                model.open(n)
+            assert said(ring, None) == model.of_tenant(), (kind, n, state)
+            for m in range(1, 5):
+                assert said(ring, m) == model.by_id(m), (kind, n, state)
+
+    asyncio.run(play())

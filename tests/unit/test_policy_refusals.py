@@ -44,7 +44,8 @@ def acme(desk: Desk) -> Desk:
 
 BAD = [
     ("tenant.creat", "acme", "{}", "unknown_command",
-     "the command's kind must be one of operations.init, tenant.create, tenant.show, policy.set, policy.activate, "
+     "the command's kind must be one of operations.init, tenant.create, tenant.show, tenant.list, tenant.update, "
+     "tenant.suspend, tenant.resume, tenant.delete, keys.rotate, token.revoke, policy.set, policy.activate, "
      "policy.show, policy.list, dlq.show, dlq.redrive, dlq.discard"),
     ("tenant.create", None, "{}", "tenant_required", "the command needs a tenant: name it in the field tenant"),
     ("tenant.create", "ab", "{}", "invalid_tenant", "tenant must be 3 to 50 letters, digits, _ or -"),
@@ -53,13 +54,14 @@ BAD = [
     ("tenant.create", "new", "[]", "invalid_body", "the body: must be a mapping of fields"),
     ("tenant.create", "new", '{"tier":"a","tier":"b"}', "invalid_body", "the body has a key twice in one object: keep one"),
     ("tenant.create", "new", {"tier": "gold", "region": "moon"}, "invalid_body",
-     "tier: must be 'starter', 'standard' or 'enterprise'; region: must be 'us', 'eu' or 'asia'"),
+     "tier: must be 'starter', 'standard', 'enterprise' or 'internal'; region: must be 'us', 'eu' or 'asia'"),
     ("tenant.create", "new", {"verdict_key": "AAAA"}, "invalid_body",
      "verdict_key: must be an X25519 public key: base64 of 32 bytes"),
     ("tenant.create", "new", {"allowed_policies": ["a/b"]}, "invalid_body",
      "allowed_policies.0: must be 1 to 64 of A-Z a-z 0-9 _ . -"),
     ("tenant.create", "new", {"plan": 1}, "invalid_body",
-     "the body: has no field plan; its fields are name, tier, region, compliance, verdict_key, allowed_policies"),
+     "the body: has no field plan; its fields are name, tier, region, compliance, verdict_key, allowed_policies, "
+     "limits"),
     ("tenant.show", "new", "{}", "unknown_tenant", "there is no such tenant: create it with tenant.create"),
     ("policy.set", None, {}, "invalid_body", "document is missing"),
     ("policy.set", None, {"document": 5}, "invalid_body",

@@ -66,9 +66,10 @@ def test_a_new_tenant_has_a_key_a_public_key_and_the_default_policy(desk: Desk) 
         "hipaa",
         b"v" * 32,
         ("a", "b"),
+        limits_from=1,
     )
     assert desk.of(PublicKey, catalogue.PUBLIC_KEYS) == [
-        PublicKey("acme", "acme/1", "HPKE-X25519-HKDF-SHA256-A256GCM", keys.hpke_public)
+        PublicKey("acme", "acme/1", "HPKE-X25519-HKDF-SHA256-A256GCM", keys.hpke_public, "us")
     ]
     assert [(k.key_id, k.tenant, k.scope, k.created_ms) for k in desk.of(Key, catalogue.KEYS)] == [
         ("operations/1", "", "operations", 1000), ("acme/1", "acme", "tenant", 1001),

@@ -38,13 +38,13 @@ def requests(*values: bytes | None) -> list[Item[Record]]:
     return [Item(one, one) for one in found]
 
 
-async def never(_: str) -> bool:
+async def never(*_: object) -> bool:
     return False
 
 
 def gate_with(framing: ConfluentFraming | None) -> Gate:
     world = World()
-    return Gate(CODEC, world.keyring, world.view, "cluster", never, framing)
+    return Gate(CODEC, world.keyring, world.view, "cluster", never, never, framing)
 
 
 async def judged(gate: Gate, *values: bytes | None) -> list[str]:

@@ -63,6 +63,7 @@ REQUESTS_CONFIG = {
 }  # fmt: skip
 STATE_CONFIG = REQUESTS_CONFIG | {
     "cleanup.policy": "compact", "retention.ms": "-1", "segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": "3600000",
 }  # fmt: skip
 GOOD = ClusterView(
     {"veil.requests": TopicView("R1", 200, 3, REQUESTS_CONFIG), "veil.state": TopicView("S1", 1, 3, STATE_CONFIG)},

@@ -118,3 +118,10 @@ def test_only_a_senders_reason_is_told_in_the_agents_words() -> None:
         ("text must be a string", "record"),
         (message("internal_error"), "us"),
     ]
+
+
+@pytest.mark.parametrize(("waits", "told"), [([], None), ([None], None), ([4], 4), ([1, None, 15, 2], 15)])
+def test_a_refused_sender_is_told_the_longest_wait(waits: list[int | None], told: int | None) -> None:
+    """Where several refuse, sending again before the last of them is over would only be refused again."""
+    refusals = [Refusal(f"quota_{n}", "used up", "tenant", wait) for n, wait in enumerate(waits)]
+    assert closed(refusals).retry_after_s == told

@@ -1,17 +1,14 @@
-"""`veil keys`: the local-file key service."""
+"""`veil keys`: the local-file key service, and the rotation of a tenant's root key."""
 
 from __future__ import annotations
 
 import typer
 
-from veilstream.cli.options import DATA_DIR, Data
+from veilstream.cli.command import COMMAND_TIMEOUT_S, answers, show
+from veilstream.cli.options import DATA_DIR, AsJson, Data, TimeoutS
+from veilstream.cli.tenant_options import TenantId
 
-app = typer.Typer(help="The master key of the local-file key service.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """The master key of the local-file key service."""
+app = typer.Typer(help="The master key of the local-file key service, and tenants' keys.", no_args_is_help=True)
 
 
 @app.command()
@@ -31,6 +28,21 @@ def init(*, data: Data = DATA_DIR) -> None:
     typer.echo(f"{path} {'was there already and stays' if before else 'made; back it up'}")
 
 
+@app.command()
+def rotate(
+    tenant: TenantId, *, timeout_s: TimeoutS = COMMAND_TIMEOUT_S, as_json: AsJson = False, data: Data = DATA_DIR
+) -> None:
+    """Give a tenant a new root key, while its records flow. What was sealed under the former one still opens.
+
+    Producers that hold the former public key go on; those that follow veil.public-keys seal to the new one by themselves.
+    Example:  veil keys rotate acme
+    """
+    [now], _ = answers(data, [("tenant.show", {})], tenant=tenant, timeout_s=timeout_s)
+    body = {} if now["key_id"] is None else {"replaces": now["key_id"]}
+    [told], reason = answers(data, [("keys.rotate", body)], tenant=tenant, timeout_s=timeout_s)
+    show("tenant", told, reason, as_json=as_json)
+
+
 def register(root: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     root.add_typer(app, name="keys")

@@ -27,6 +27,7 @@ from veilstream.cli import (
     produce,
     stack,
     tenant,
+    token,
     topics,
     verdicts,
     worker,
@@ -45,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would print local variables, and so text
     rich_markup_mode=None,
 )
-for part in (stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, topics, keys, worker):
+for part in (stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, token, topics, keys, worker):
     part.register(app)
 
 

@@ -27,7 +27,9 @@ SENT_MAX = 1000
 WAITING_MAX = 500
 """With --wait: records sent whose verdict has not come."""
 
-OF_ONE_RECORD = frozenset({"record_too_large", "unknown_tenant", "not_unicode", "no_content", "client_error"})
+OF_ONE_RECORD = frozenset(
+    {"record_too_large", "unknown_tenant", "wrong_region", "not_unicode", "no_content", "client_error"}
+)
 """Codes of errors that concern one record: its line is told, the others go on."""
 
 BAD_LINES_SHOWN = 20

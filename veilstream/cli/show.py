@@ -32,6 +32,8 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
     for reason in verdict.reasons:
         source = f"  ({', '.join(part for part in (reason.category, reason.source, reason.rule) if part)})"
         parts.append(Text.assemble(("• ", "dim"), (reason.code, "bold"), f"  {reason.message}", (source, "dim")))
+    if verdict.retry_after_s is not None:
+        parts.append(Text(f"send it again after {verdict.retry_after_s} s", style="bold"))
     if verdict.findings:
         parts.append(_findings(verdict))
     parts += _content(verdict)

@@ -23,7 +23,8 @@ from veilstream.client import commands, replay
 from veilstream.client.decoding import VerdictDecoder
 from veilstream.client.followed import TOPICS, Followed
 from veilstream.client.kafka import Cluster, describe, explain, started_producer
-from veilstream.client.request import Document, Messages, content_of, encoded
+from veilstream.client.request import Document, Messages, check_region, content_of, encoded
+from veilstream.client.token import signer_of
 from veilstream.client.waiting import Ticket, Waiting
 from veilstream.connection.options import aiokafka_options
 from veilstream.contracts.catalogue import AUDIT, COMMAND_RESULTS, COMMANDS, REQUESTS, VERDICTS
@@ -31,7 +32,9 @@ from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import AuditEvent, CommandResult, Request, Verdict
+from veilstream.contracts.records import AuditEvent, CommandResult, PublicKey, Request, Verdict
+from veilstream.contracts.step import Headers
+from veilstream.contracts.token import HEADER as TOKEN
 from veilstream.registry.confluent import ConfluentRegistry
 from veilstream.settings import Settings
 
@@ -46,11 +49,15 @@ IN_FLIGHT_MAX = 1000
 
 
 class AsyncClient:
-    """One client; open it once and share it among tasks. Settings come from VEIL_* where they are not given."""
+    """One client; open it once and share it among tasks. Settings come from VEIL_* where they are not given.
+
+    With VEIL_TOKEN_SIGNING_KEY it signs a token for each record it sends. Raises ConfigError: the key is none.
+    """
 
     def __init__(self, bootstrap: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
         self._options = aiokafka_options(self._settings, bootstrap)
+        self._signer = signer_of(self._settings)
         self._codec = Codec()
         self._framing: ConfluentFraming | None = None
         self._open = AsyncExitStack()
@@ -139,9 +146,14 @@ class AsyncClient:
         return asyncio.create_task(self._judged(ticket, acknowledged, deadline, timeout_s))
 
     async def send(self, request: Request, *, seal: bool = True) -> asyncio.Future[Origin]:
-        """Send one request, sealed; the future is its acknowledgement. Order is kept. Raises ClientError."""
-        seal_to = await (await self._follower()).public_key(request.tenant) if seal else None
-        return await self.append(REQUESTS, *encoded(request, self._codec, seal_to))
+        """Send one request, sealed, with a token where a key is set; the future is its acknowledgement. Raises ClientError.
+
+        Order is kept.
+        """
+        seal_to = await self._public_key(request.tenant, seal=seal)
+        key, value = encoded(request, self._codec, seal_to)
+        token = () if self._signer is None else ((TOKEN, self._signer.token(request.tenant, value).encode()),)
+        return await self.append(REQUESTS, key, value, token)
 
     async def produce(self, requests: Iterable[Request], *, seal: bool = True) -> list[Origin]:
         """Put requests on the input topic; their origins in the same order. At most IN_FLIGHT_MAX are unacknowledged.
@@ -212,13 +224,15 @@ class AsyncClient:
         """Decodes output topics; starts to follow the schemas when first asked for."""
         return VerdictDecoder(self._codec, await self._follower(), self._framing)
 
-    async def append(self, topic: str, key: bytes | None, value: bytes) -> asyncio.Future[Origin]:
+    async def append(
+        self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()
+    ) -> asyncio.Future[Origin]:
         """Send one record; the future is its acknowledgement."""
         cluster = self.cluster
         cluster.of(topic)  # a missing one would be waited for
         assert self._producer is not None
         try:
-            acknowledged = await self._producer.send(topic, value=value, key=key)
+            acknowledged = await self._producer.send(topic, value=value, key=key, headers=list(headers))
         except KafkaError as exc:
             raise explain(exc, str(self._options["bootstrap_servers"])) from None
 
@@ -244,6 +258,15 @@ class AsyncClient:
             raise self._too_late(origin, timeout_s) from None
         finally:
             ticket.give_up()
+
+    async def _public_key(self, tenant: str, *, seal: bool) -> PublicKey | None:
+        """What to seal to; None: not sealed. Where this client has a region, unsealed requests are checked for it too."""
+        region = self._settings.region
+        if not seal and region is None:
+            return None
+        key = await (await self._follower()).public_key(tenant)
+        check_region(key, region)
+        return key if seal else None
 
     async def _follower(self) -> Followed:
         cluster = self.cluster

@@ -63,6 +63,19 @@ def sealed_request(request: Request, key: PublicKey) -> Request:
     return Request(request.tenant, payload, request_id=request.request_id)
 
 
+def check_region(key: PublicKey, region: str | None) -> None:
+    """Nothing leaves for a tenant of another region; a key that tells none was published before regions were told.
+
+    Raises ClientError `wrong_region`.
+    """
+    if region is not None and key.region not in ("", region):
+        raise ClientError(
+            f"the tenant belongs to region {key.region[:20]!r} and this client to {region!r} (VEIL_REGION): nothing was sent; "
+            "send it from a client of the tenant's region",
+            code="wrong_region",
+        )
+
+
 def _options(request: Request) -> dict[str, Any]:
     """Every option of a request that is not at its default."""
     plain = {

@@ -67,6 +67,9 @@ class Topic(BaseModel):
             wanted |= {"compression.type": "uncompressed"}
         if self.cleanup == "compact":  # small topics that are read from the start: keep them short
             wanted |= {"segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1"}
+            wanted |= {
+                "max.compaction.lag.ms": "3600000"
+            }  # what a later record replaces, a destroyed key above all, goes
         return wanted
 
 

@@ -1,29 +1,29 @@
 """The `veil-token` header: a short-lived JWS (RFC 7515, compact, EdDSA) bound to the record it came with.
 
 Claims: `tenant`, `sub`, `permissions`, `jti`, `iat`, `nbf`, `exp` (seconds), `aud`, and `digest`, the base64url SHA-256 of the
-record value, so that a captured token is useless for any other record. The gate checks it once tenants and identity are
-there; until then `token_mode` is `off`, and every start of the gate says so.
+record value, so that a captured token is useless for any other record. What the gate checks stands in
+veilstream/tenancy/token_check.py; admit remembers `use_id`, so that the same record with its token is not taken twice.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Final
 
-import orjson
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
-from veilstream.contracts.errors import RecordError
 from veilstream.contracts.identity import digest_of
 
-HEADER = "veil-token"
-AUDIENCE = "veilstream"
-MAX_BYTES = 8192
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+HEADER: Final = "veil-token"
+BEARER_HEADER: Final = "authorization"
+"""`Bearer JWT`, where the gate is set to take them."""
+AUDIENCE: Final = "veilstream"
+PRODUCE: Final = "produce"
+"""The permission to put records on an input topic."""
+MAX_BYTES: Final = 8192
 """A token with a hundred permissions has about 4 KiB; nothing longer is parsed."""
 
 
@@ -39,11 +39,12 @@ class Claims:
     not_before: int
     expires: int
     digest: str
+    audience: str = AUDIENCE
 
 
 def value_digest(value: bytes) -> str:
     """base64url SHA-256 of a record value, without padding."""
-    return _b64(hashlib.sha256(value).digest())
+    return base64.urlsafe_b64encode(hashlib.sha256(value).digest()).rstrip(b"=").decode()
 
 
 def use_id(tenant: str, token_id: str) -> bytes:
@@ -53,63 +54,9 @@ def use_id(tenant: str, token_id: str) -> bytes:
 
 def sign_token(key: Ed25519PrivateKey, key_id: str, claims: Claims) -> str:
     """Compact JWS of the claims."""
+    import jwt  # the names above are wanted where nothing is signed
+
     body = {"tenant": claims.tenant, "sub": claims.subject, "permissions": list(claims.permissions), "jti": claims.id,
-            "iat": claims.issued_at, "nbf": claims.not_before, "exp": claims.expires, "aud": AUDIENCE,
+            "iat": claims.issued_at, "nbf": claims.not_before, "exp": claims.expires, "aud": claims.audience,
             "digest": claims.digest}  # fmt: skip
-    head = {"alg": "EdDSA", "kid": key_id, "typ": "JWT"}
-    signed = f"{_b64(orjson.dumps(head))}.{_b64(orjson.dumps(body))}"
-    return f"{signed}.{_b64(key.sign(signed.encode()))}"
-
-
-def verify_token(
-    token: str, keys: Mapping[str, Ed25519PublicKey], value: bytes, *, now_s: int, leeway_s: int = 30
-) -> Claims:
-    """Check signature, times, audience and digest. Raises RecordError with a code of its own for each of them.
-
-    `now_s` is the broker's time of the record; `leeway_s` is added on both sides of the token's times.
-    """
-    if len(token) > MAX_BYTES:
-        raise RecordError(f"the token is longer than {MAX_BYTES} bytes", code="token_malformed")
-    try:
-        head_part, body_part, signature = token.split(".")
-        head, body = orjson.loads(_unb64(head_part)), orjson.loads(_unb64(body_part))
-        claims = _claims(body)
-    except Exception:  # noqa: BLE001  every kind of damage is the same to the caller, and its text may hold the token
-        raise RecordError("the token is not a compact JWS with the claims of docs", code="token_malformed") from None
-    if head.get("alg") != "EdDSA":
-        raise RecordError("the token must be signed with EdDSA", code="token_algorithm")
-    key = keys.get(str(head.get("kid")))
-    if key is None:
-        raise RecordError("the token's key is not in the key set", code="token_unknown_key")
-    try:
-        key.verify(_unb64(signature), f"{head_part}.{body_part}".encode())
-    except (InvalidSignature, ValueError):
-        raise RecordError("the token's signature does not fit", code="token_bad_signature") from None
-    _check(claims, body.get("aud"), value, now_s, leeway_s)
-    return claims
-
-
-def _check(claims: Claims, audience: object, value: bytes, now_s: int, leeway_s: int) -> None:
-    if audience != AUDIENCE:
-        raise RecordError(f"the token is for another audience; ask for {AUDIENCE}", code="token_wrong_audience")
-    if now_s > claims.expires + leeway_s:
-        raise RecordError("the token has expired: sign a new one", code="token_expired")
-    if now_s < claims.not_before - leeway_s:
-        raise RecordError("the token is not valid yet: check the signer's clock", code="token_not_yet_valid")
-    if not hmac.compare_digest(claims.digest, value_digest(value)):
-        raise RecordError("the token was made for another record: sign each record value", code="token_other_record")
-
-
-def _claims(body: Mapping[str, Any]) -> Claims:
-    return Claims(
-        str(body["tenant"]), str(body["sub"]), tuple(map(str, body["permissions"])), str(body["jti"]),
-        int(body["iat"]), int(body["nbf"]), int(body["exp"]), str(body["digest"]),
-    )  # fmt: skip
-
-
-def _b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _unb64(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return jwt.encode(body, key, algorithm="EdDSA", headers={"kid": key_id})

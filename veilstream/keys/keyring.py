@@ -1,83 +1,81 @@
-"""The key ring: wrapped keys as they come on `veil.keys`, unwrapped when first asked for.
+"""The key ring: wrapped keys as they come on `veil.keys`, opened when asked for and kept in memory for a while.
 
-Of a tenant's root key everything else is derived (HKDF-SHA256, RFC 5869), so that destroying one key erases all of it: what
-is sealed between agents, what producers sealed, keyed hashes and pseudonyms.
+Rotation: the active key of the highest version seals; a retired one opens and never seals. Where a newer active key is known
+and not opened here yet, an older active one that is open goes on sealing until it is, so that nothing waits for a rotation.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-from veilstream.contracts.errors import ErasedError, TenantError
-from veilstream.contracts.identity import digest_of
+from veilstream.contracts.errors import ErasedError, TenantError, WorldError
 from veilstream.contracts.records import Key
-from veilstream.contracts.sealing import hpke_public_key
-from veilstream.keys.service import KEY_BYTES, KeyService
+from veilstream.keys.cache import REFRESH_FROM, WAIT_FROM, Limits, OpenedKeys
+from veilstream.keys.derived import TenantKeys, derive
+from veilstream.keys.opening import Opening
+from veilstream.keys.service import KEY_BYTES, REFUSED, KeyContext, KeyService
+
+__all__ = ["OPERATIONS", "KeyRing", "Limits", "TenantKeys", "derive", "new_key"]
 
 OPERATIONS = ""
 """Tenant of the operations key: what belongs to no known tenant is sealed under it."""
+OPEN_WAIT_S: Final = 2.0
+_ROUND_S: Final = 5.0
+"""How often the operations key is looked after: dead letters and refusals need it at moments when nobody can wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class TenantKeys:
-    """Keys derived from one root key. Never logged: `repr` names the id alone."""
+def new_key(
+    service: KeyService,
+    *,
+    tenant: str,
+    key_id: str,
+    scope: str,
+    created_ms: int,
+    version: int = 1,
+    region: str | None = None,
+) -> tuple[Key, TenantKeys]:
+    """A fresh root key: its entry for `veil.keys` and what is derived from it. It may take seconds: call it in a thread.
 
-    key_id: str
-    version: int
-    seal: bytes
-    hash: bytes
-    actor: bytes
-    lane: bytes
-    hpke_private: bytes
-
-    def __repr__(self) -> str:
-        return f"TenantKeys({self.key_id})"
-
-    @property
-    def hpke_public(self) -> bytes:
-        """What producers seal to."""
-        return hpke_public_key(self.hpke_private)
-
-
-def derive(root: bytes, key_id: str, version: int) -> TenantKeys:
-    """The keys of a root key; each use has a key of its own."""
-
-    def for_use(use: str) -> bytes:
-        return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=f"veil-v1|{key_id}|{use}".encode()).derive(root)
-
-    return TenantKeys(
-        key_id, version, for_use("seal"), for_use("hash"), for_use("actor"), for_use("lane"), for_use("hpke")
-    )
-
-
-def wrap_context(key_id: str, tenant: str) -> bytes:
-    """What a wrapped key is bound to."""
-    return digest_of("veil-key-v1", key_id, tenant)
-
-
-def new_key(service: KeyService, *, tenant: str, key_id: str, scope: str, created_ms: int) -> tuple[Key, TenantKeys]:
-    """A fresh root key: its entry for `veil.keys` and what is derived from it. Raises WorldError."""
+    Raises WorldError, TenantError (the service's key cannot be used now), RecordError (no key for the region).
+    """
+    chosen = service.for_region(region) if region else service
     root = os.urandom(KEY_BYTES)
-    wrapped = service.wrap(root, wrap_context(key_id, tenant))
-    entry = Key(key_id, tenant, scope, service.name, service.key, created_ms, wrapped=wrapped)
-    return entry, derive(root, key_id, entry.version)
+    wrapped = chosen.wrap(root, KeyContext(key_id, tenant, chosen.key))
+    entry = Key(key_id, tenant, scope, chosen.name, chosen.key, created_ms, wrapped=wrapped, version=version)
+    return entry, derive(root, key_id, version)
 
 
 class KeyRing:
-    """Follows `veil.keys`. Lookups raise TenantError (no key known), ErasedError (destroyed), WorldError (service away)."""
+    """Follows `veil.keys`. Lookups raise TenantError (no key known, or it cannot be had) and ErasedError (destroyed).
 
-    def __init__(self, service: KeyService) -> None:
+    With `at_once` (a service in this process: the local file) a lookup opens what is not open, and raises WorldError where that
+    fails. Else lookups answer from memory alone, and `open` comes before them.
+    """
+
+    def __init__(
+        self,
+        service: KeyService,
+        *,
+        at_once: bool = True,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._service = service
+        self._at_once = at_once
+        self._limits = limits or Limits()
         self._entries: dict[str, Key] = {}
         self._roots: dict[str, dict[str, Key]] = {}
         """Root keys by tenant and id, the latest applied last."""
         self._current: dict[str, str] = {}
-        self._opened: dict[str, TenantKeys] = {}
+        self._first: dict[str, str] = {}
+        self._opened = OpenedKeys(self._limits, clock)
+        self._opening = Opening(service, self._keep, clock)
+        self._round: asyncio.TimerHandle | None = None
 
     def apply(self, entry: Key) -> None:
         """Take up an entry of the topic; compaction may bring those of different keys in any order.
@@ -89,48 +87,117 @@ class KeyRing:
         if former is not None and _wrapped(former) is None:  # 1
             return
         self._entries[entry.key_id] = entry
-        if _wrapped(entry) is None:
-            self._opened.pop(entry.key_id, None)
+        if _wrapped(entry) is None or (former is not None and _wrapped(former) != _wrapped(entry)):
+            self._opened.drop(entry.key_id)
+        self._opening.forget(entry.key_id)
         if entry.scope in ("tenant", "operations"):  # 2
             roots = self._roots.setdefault(entry.tenant, {})
             roots.pop(entry.key_id, None)
             roots[entry.key_id] = entry
+            self._first[entry.tenant] = min(roots.values(), key=lambda key: key.version).key_id
             self._choose(entry.tenant, roots)
+        if entry.tenant == OPERATIONS and not self._at_once:
+            self._look_after_operations()
 
-    def has(self, tenant: str) -> bool:
-        """Whether a key of the tenant is known here yet."""
-        return tenant in self._current
+    def entries(self, tenant: str) -> tuple[Key, ...]:
+        """The tenant's entries, whatever their scope and status; looks at every key, so it is for commands only."""
+        return tuple(entry for entry in self._entries.values() if entry.tenant == tenant)
+
+    def has(self, tenant: str, key_id: str | None = None) -> bool:
+        """Whether a key of the tenant, or this one, is known here yet; it need not be open."""
+        if key_id is None:
+            return tenant in self._current
+        entry = self._entries.get(key_id)
+        return entry is not None and entry.tenant == tenant
+
+    def first(self, tenant: str) -> str | None:
+        """Id of the tenant's oldest root key: what is to stay the same over rotations comes from it."""
+        return self._first.get(tenant)
+
+    async def open(self, tenant: str, key_id: str | None = None, *, timeout_s: float = OPEN_WAIT_S) -> None:
+        """Have a key in memory (default: the one that seals), so that lookups answer for a while.
+
+        Returns at once where it is there; what is nearly worn out is opened anew in the background. Several callers share one
+        request. Raises TenantError (not known, or this key cannot be had), ErasedError, WorldError (the service is away).
+        """
+        entry = self._entry(self._sealing(tenant) if key_id is None else key_id, tenant)
+        if self._at_once:
+            self.by_id(entry.key_id, tenant)
+            return
+        if key_id is None and (newest := self._current.get(tenant)) != entry.key_id and newest is not None:
+            self._refresh(self._entry(newest, tenant))
+        worn = self._opened.worn(entry.key_id)
+        if worn >= WAIT_FROM:
+            operations = self._entries.get(self._current.get(OPERATIONS, ""))
+            canary = operations if operations is not None and _wrapped(operations) is not None else None
+            await self._opening.opened(entry, canary, timeout_s)
+        elif worn >= REFRESH_FROM:
+            self._refresh(entry)
+
+    async def prepare(self, wanted: Iterable[tuple[str, str | None]], *, timeout_s: float = OPEN_WAIT_S) -> None:
+        """Open several keys (tenant, key id or None) together, those that are known; before a batch, so that it waits once.
+
+        What one tenant lacks is not told here but by the lookups. Raises WorldError.
+        """
+        lacking = {(tenant, key_id) for tenant, key_id in wanted if self._waits_for(tenant, key_id)}
+        if lacking:
+            await asyncio.gather(*(self._open_if(tenant, key_id, timeout_s) for tenant, key_id in lacking))
 
     def of_tenant(self, tenant: str) -> TenantKeys:
-        """Keys in use for a tenant."""
-        key_id = self._current.get(tenant)
-        if key_id is None:
-            raise TenantError(
-                "the tenant has no active key: create it with `veil tenant create`", code="key_unavailable"
-            )
-        return self.by_id(key_id, tenant)
+        """Keys to seal with for a tenant."""
+        return self.by_id(self._sealing(tenant), tenant)
 
     def by_id(self, key_id: str, tenant: str) -> TenantKeys:
-        """Keys of a given id, if it is this tenant's."""
+        """Keys of a given id, if it is this tenant's: to open with, as it may be retired."""
+        entry = self._entry(key_id, tenant)
         opened = self._opened.get(key_id)
+        if opened is not None:
+            return opened
+        if not self._at_once:
+            raise self._opening.trouble(key_id) or TenantError(
+                "the tenant's key is not open in this worker: send the record again", code="key_unavailable"
+            )
+        assert entry.wrapped is not None
+        try:
+            root = self._service.unwrap(entry.wrapped, KeyContext(key_id, tenant, entry.service_key))
+        except WorldError as exc:
+            if tenant == OPERATIONS or exc.reason_code != REFUSED:
+                raise
+            self.operations()  # where that does not open either, the master key is a wrong one: no tenant's trouble
+            raise TenantError("the tenant's wrapped key does not open, and others do", code="key_unavailable") from None
+        opened = derive(root, key_id, entry.version)
+        self._opened.put(opened)
+        return opened
+
+    def operations(self) -> TenantKeys:
+        """Keys for what belongs to no known tenant. Raises TenantError before the first command."""
+        return self.of_tenant(OPERATIONS)
+
+    def _entry(self, key_id: str, tenant: str) -> Key:
         entry = self._entries.get(key_id)
         if entry is None or entry.tenant != tenant:
             raise TenantError("the key that sealed this is not one of the tenant's", code="key_unavailable")
-        wrapped = _wrapped(entry)
-        if wrapped is None:
+        if _wrapped(entry) is None:
             raise ErasedError("the tenant's key was destroyed; nothing sealed under it can be opened again")
-        if opened is None:
-            root = self._service.unwrap(wrapped, wrap_context(key_id, tenant))
-            opened = self._opened[key_id] = derive(root, key_id, entry.version)
-        return opened
+        return entry
+
+    def _sealing(self, tenant: str) -> str:
+        """Id of the key that seals now: the current one, or an older active one while only that is open."""
+        current = self._current.get(tenant)
+        if current is None:
+            raise TenantError(
+                "the tenant has no active key: create it with `veil tenant create`", code="key_unavailable"
+            )
+        if self._at_once or self._opened.worn(current) < 1:
+            return current
+        roots = self._roots[tenant].values()
+        usable = [key for key in roots if _seals(key) and self._opened.worn(key.key_id) < 1]
+        return max(usable, key=lambda key: key.version).key_id if usable else current
 
     def _choose(self, tenant: str, roots: Mapping[str, Key]) -> None:
-        """The active key of the highest version, of several the latest applied; a destroyed one only where all are.
-
-        A retired key opens what was sealed under it and seals nothing more: it is never current.
-        """
+        """The active key of the highest version, of several the latest applied; a destroyed one only where all are."""
         latest_first = list(roots.values())[::-1]
-        active = [key for key in latest_first if key.status == "active" and _wrapped(key) is not None]
+        active = [key for key in latest_first if _seals(key)]
         if active:
             self._current[tenant] = max(active, key=lambda key: key.version).key_id  # the first of equals
         elif all(_wrapped(key) is None for key in latest_first):
@@ -138,11 +205,47 @@ class KeyRing:
         else:
             self._current.pop(tenant, None)
 
-    def operations(self) -> TenantKeys:
-        """Keys for what belongs to no known tenant. Raises TenantError before the first command."""
-        return self.of_tenant(OPERATIONS)
+    def _keep(self, entry: Key, root: bytes) -> None:
+        """Take up what was opened, unless its entry changed meanwhile."""
+        now = self._entries.get(entry.key_id)
+        if now is not None and now.wrapped == entry.wrapped and _wrapped(now) is not None:
+            self._opened.put(derive(root, entry.key_id, now.version))
+
+    def _refresh(self, entry: Key) -> None:
+        """Open it in the background, unless that failed just now."""
+        if self._opening.trouble(entry.key_id) is None:
+            self._opening.begin(entry)
+
+    def _waits_for(self, tenant: str, key_id: str | None) -> bool:
+        if self._at_once or not self.has(tenant, key_id):
+            return False
+        wanted = self._current[tenant] if key_id is None else key_id
+        return self._opened.worn(wanted) >= WAIT_FROM
+
+    async def _open_if(self, tenant: str, key_id: str | None, timeout_s: float) -> None:
+        with contextlib.suppress(TenantError, ErasedError):
+            await self.open(tenant, key_id, timeout_s=timeout_s)
+
+    def _look_after_operations(self) -> None:
+        """Keep the operations key open, for as long as the loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no agent: a tool or a test
+            return
+        if self._round is not None:
+            self._round.cancel()
+        entry = self._entries.get(self._current.get(OPERATIONS, ""))
+        if entry is not None and _wrapped(entry) is not None and self._opened.worn(entry.key_id) >= REFRESH_FROM:
+            self._opening.begin(entry)
+        every_s = min(_ROUND_S, (WAIT_FROM - REFRESH_FROM) / 2 * self._limits.lifetime_s)
+        self._round = loop.call_later(every_s, self._look_after_operations)
 
 
 def _wrapped(entry: Key) -> bytes | None:
     """The wrapped key; None of a destroyed one, whatever its entry still holds."""
     return None if entry.status == "destroyed" else entry.wrapped
+
+
+def _seals(entry: Key) -> bool:
+    """A retired key opens what was sealed under it and seals nothing more."""
+    return entry.status == "active" and _wrapped(entry) is not None

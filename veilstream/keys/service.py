@@ -1,33 +1,61 @@
 """What a key service does, and the first one: a local file.
 
-A key service holds keys that never leave it and wraps data keys under them. The wrapped ones are on the topic `veil.keys`.
+A key service holds keys that never leave it and wraps root keys under them. The wrapped ones are on the topic `veil.keys`.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from veilstream.contracts.errors import ConfigError, WorldError
+from veilstream.contracts.identity import digest_of
 
 KEY_BYTES = 32
+REFUSED = "key_service_refused"
+"""Code of a wrapped key that is not the service's: waiting does not help, another service or entry does."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyContext:
+    """What a wrapped key is of, bound in where it is wrapped, and under which key of the service it is."""
+
+    key_id: str
+    tenant: str
+    """Empty: operations."""
+    service_key: str = ""
+    """Not bound in; empty: the service's own choice."""
+
+    def digest(self) -> bytes:
+        """32 bytes, for services that bind bytes."""
+        return digest_of("veil-key-v1", self.key_id, self.tenant)
 
 
 class KeyService(Protocol):
-    """Wraps and unwraps data keys. `context` is bound in: a wrapped key moved to another tenant does not unwrap."""
+    """Wraps and unwraps root keys. The context is bound in: a wrapped key moved to another tenant does not unwrap.
+
+    Both calls may take seconds, so nobody makes them on an event loop. They fail in ways that are told apart: WorldError (the
+    service is away as a whole, or does not know us: wait), TenantError `key_unavailable` (this one key is throttled, disabled
+    or denied to us: its tenant's records fail closed), WorldError `key_service_refused` (a wrapped key that is not its).
+    """
 
     name: str
     key: str
+    """The service's key that new keys are wrapped under; the entry on `veil.keys` names it."""
 
-    def wrap(self, data_key: bytes, context: bytes) -> bytes:
-        """Raises WorldError while the service is away."""
+    def for_region(self, region: str) -> KeyService:
+        """The service as tenants of a region use it. Raises RecordError where no key is meant for that region."""
 
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
-        """Raises WorldError while the service is away or refuses."""
+    def wrap(self, data_key: bytes, context: KeyContext) -> bytes:
+        """Under `key`. Raises WorldError, TenantError."""
+
+    def unwrap(self, wrapped: bytes, context: KeyContext) -> bytes:
+        """Under the context's key of the service. Raises WorldError, TenantError."""
 
 
 class LocalFile:
@@ -51,18 +79,22 @@ class LocalFile:
             raise ConfigError(f"{path} holds {len(raw)} bytes where {KEY_BYTES} belong: put the right file back")
         self._cipher = AESGCM(raw)
 
-    def wrap(self, data_key: bytes, context: bytes) -> bytes:
-        nonce = os.urandom(12)
-        return nonce + self._cipher.encrypt(nonce, data_key, context)
+    def for_region(self, region: str) -> Self:
+        """One key for all of them: a file knows no regions."""
+        return self
 
-    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
+    def wrap(self, data_key: bytes, context: KeyContext) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, data_key, context.digest())
+
+    def unwrap(self, wrapped: bytes, context: KeyContext) -> bytes:
         try:
-            return self._cipher.decrypt(wrapped[:12], wrapped[12:], context)
+            return self._cipher.decrypt(wrapped[:12], wrapped[12:], context.digest())
         except (InvalidTag, ValueError):
             raise WorldError(
                 "a wrapped key on veil.keys does not open with this master key: give this agent the master.key it was "
                 "wrapped with (VEIL_KEYS_DIR)",
-                code="key_service_refused",
+                code=REFUSED,
             ) from None
 
 

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic import Strict as StrictType
 
-from veilstream.contracts.records import ActiveFrom, PolicyVersion, Tenant
-from veilstream.policy.actions import Text
+from veilstream.contracts.records import ActiveFrom, PolicyVersion
 from veilstream.policy.document import PolicyId, VersionText
 from veilstream.policy.edge import Strict, form, read_json
-from veilstream.tenancy.tiers import Compliance, Region, TierName
+from veilstream.policy.tenant_bodies import OFFSET_MAX, PublicKeyText
 
-PUBLIC_KEY_BYTES = 32  # X25519
 PARTITION_MAX = (1 << 31) - 1  # what Kafka's protocol has for them
-OFFSET_MAX = (1 << 63) - 1
 _LETTER_ID = re.compile(r"[0-9a-f]{64}")
-
-
-def _public_key(value: str) -> str:
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != PUBLIC_KEY_BYTES:
-        raise form(f"an X25519 public key: base64 of {PUBLIC_KEY_BYTES} bytes")
-    return value
 
 
 def _letter_id(value: str) -> str:
@@ -44,30 +29,8 @@ def _document(value: Any) -> dict[str, Any] | str:
     return value
 
 
-def _as_set(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted(set(values)))
-
-
 class Nothing(Strict):
     """A body without fields: what the command is about stands in its envelope."""
-
-
-class TenantCreate(Strict):
-    """A new tenant's configuration."""
-
-    name: Annotated[Text, Field(max_length=200)] = ""
-    tier: TierName = "starter"
-    region: Region = "eu"
-    compliance: Compliance = "basic"
-    verdict_key: Annotated[str, AfterValidator(_public_key)] | None = None
-    allowed_policies: Annotated[
-        tuple[PolicyId, ...], StrictType(False), Field(max_length=100), AfterValidator(_as_set)
-    ] = ()
-
-    @property
-    def verdict_key_bytes(self) -> bytes | None:
-        """The consumer's public key."""
-        return None if self.verdict_key is None else base64.b64decode(self.verdict_key)
 
 
 class PolicySet(Strict):
@@ -114,23 +77,12 @@ class LetterPlace(Strict):
 class LetterShow(LetterPlace):
     """The letter to be shown, and the X25519 public key its content is sealed to: nobody else reads it on the results topic."""
 
-    reply_key: Annotated[str, AfterValidator(_public_key)]
+    reply_key: PublicKeyText
 
     @property
     def reply_key_bytes(self) -> bytes:
         """The key of who asks."""
         return base64.b64decode(self.reply_key)
-
-
-def tenant_json(tenant: Tenant) -> dict[str, Any]:
-    """A tenant's configuration as an answer tells it; keys are public ones, base64."""
-    return {
-        "tenant": tenant.tenant, "name": tenant.name, "tier": tenant.tier, "status": tenant.status,
-        "region": tenant.region, "compliance": tenant.compliance, "key_id": tenant.key_id,
-        "public_key": _b64(tenant.public_key), "verdict_key": _b64(tenant.verdict_key),
-        "allowed_policies": list(tenant.allowed_policies), "changed_ms": tenant.changed_ms,
-        "changed_offset": tenant.changed_offset,
-    }  # fmt: skip
 
 
 def active_json(active: ActiveFrom) -> dict[str, Any]:
@@ -149,7 +101,3 @@ def version_json(row: PolicyVersion, *, document: bool) -> dict[str, Any]:
     if document:
         told["document"] = read_json(row.document, what="the stored policy", code="invalid_policy")
     return told
-
-
-def _b64(raw: bytes | None) -> str | None:
-    return None if raw is None else base64.b64encode(raw).decode()

@@ -12,7 +12,10 @@ from veilstream.contracts.records import Command, DeadLetter, Key, PolicyPin, Pu
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.edge import Strict
 from veilstream.policy.state import State
-from veilstream.tenancy.ids import TENANT_ID_FORM, is_tenant_id
+from veilstream.tenancy.ids import RESERVED, TENANT_ID_FORM, is_tenant_id
+
+ACTIVE, SUSPENDED, DELETED = "active", "suspended", "deleted"
+"""States of a tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,14 @@ class Root:
 class RootKeys(Protocol):
     """Where root keys come from."""
 
-    def root(self, tenant: str, created_ms: int) -> Root:
+    def root(self, tenant: str, region: str | None, created_ms: int) -> Root:
         """The tenant's root key, made unless there is one. Raises WorldError, ErasedError."""
+
+    def rotated(self, row: Tenant, created_ms: int) -> tuple[Root, Key]:
+        """A root key of the next version, and the entry of the one in use as a retired one. Raises WorldError, ErasedError."""
+
+    def destroyed(self, row: Tenant, created_ms: int) -> tuple[Key, ...]:
+        """Entries that destroy every key the tenant ever had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,8 @@ class Judgement:
     writes: Mapping[bytes, bytes] = field(default_factory=dict)
     keys: tuple[Key, ...] = ()
     public_keys: tuple[PublicKey, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    """Tenants whose public key is taken back: nobody seals to it any more."""
     policy: PolicyPin | None = None
     redrive: Redrive | None = None
     traceparent: str | None = None
@@ -81,6 +92,8 @@ class Case:
             raise RecordError("the command needs a tenant: name it in the field tenant", code="tenant_required")
         if not is_tenant_id(tenant):
             raise RecordError(f"tenant must be {TENANT_ID_FORM}", code="invalid_tenant")
+        if tenant in RESERVED:
+            raise RecordError("the name belongs to the product: give the tenant another", code="invalid_tenant")
         return tenant
 
     def known_tenant(self) -> Tenant:
@@ -89,6 +102,18 @@ class Case:
         if row is None:
             raise RecordError("there is no such tenant: create it with tenant.create", code="unknown_tenant")
         return row
+
+    def live_tenant(self) -> Tenant:
+        """The configuration of a tenant that can still be changed."""
+        row = self.known_tenant()
+        if row.status == DELETED:
+            raise deleted()
+        return row
+
+
+def deleted() -> RecordError:
+    """What is said of a deleted tenant."""
+    return RecordError("the tenant was deleted, for good: take another tenant id", code="tenant_deleted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from veilstream.contracts.errors import RecordError, VeilError
+from veilstream.contracts.errors import ErasedError, RecordError, VeilError
 from veilstream.contracts.identity import verdict_id
 from veilstream.contracts.mapping import to_plain
 from veilstream.contracts.records import Command, DeadLetter, Disposition, Redrive, Sealed
@@ -19,7 +19,7 @@ from veilstream.contracts.verdict_json import sealed_to_natural
 from veilstream.ingest.limits import MAX_VALUE_BYTES
 from veilstream.keys.keyring import OPERATIONS
 from veilstream.policy.bodies import LetterPlace, LetterShow
-from veilstream.policy.case import Case, Judgement
+from veilstream.policy.case import DELETED, Case, Judgement
 from veilstream.policy.edge import checked, read_json
 from veilstream.policy.state import DISCARDED, OPEN, REDRIVEN, disposition_key, place_of, state_of
 from veilstream.verdicts.dead_letters import open_dead_letter, seal_owned
@@ -50,6 +50,7 @@ def resource(letter_id: str) -> str:
 def show(case: Case, body: LetterShow) -> Judgement:
     """The content, sealed to who asks. The audit event stands in the same transaction as the answer."""
     letter = _letter(case, body)
+    _readable(case, letter)
     content = _content(case, letter)
     if len(content) > SHOWN_BYTES_MAX:
         raise RecordError(
@@ -69,6 +70,7 @@ def redrive(case: Case, body: LetterPlace) -> Judgement:
             f"this was redriven already; the newest revision is {_newest(row)}: look for its verdict or its dead letter",
             code="already_redriven",
         )
+    _readable(case, letter)
     original = original_of(case.codec, case.keyring, letter)
     value = _value(case, original)
     payload = seal_owned(case.keyring, original.tenant, value, original.origin, REDRIVE_STAGE)
@@ -129,6 +131,15 @@ def _letter(case: Case, body: LetterPlace) -> DeadLetter:
             "the command must name the letter's tenant, and none where the letter has none", code="wrong_tenant"
         )
     return letter
+
+
+def _readable(case: Case, letter: DeadLetter) -> None:
+    """A deleted tenant's letters are as unreadable now as when the key ring here has heard of it. Raises ErasedError."""
+    row = None if letter.tenant is None else case.state.tenant(letter.tenant)
+    if row is not None and row.status == DELETED:
+        raise ErasedError(
+            "the tenant was deleted and its keys destroyed; nothing sealed under them can be opened again"
+        )
 
 
 def _row(case: Case, letter: DeadLetter) -> Disposition | None:

@@ -5,6 +5,7 @@ policy/P/V    PolicyVersion  version V of policy P; never changed once it stands
 active/T      Activation     what T's records are judged under, and since when
 dead-letter/TOPIC/PARTITION/OFFSET  Disposition  what was done about the dead letters of that record; only policy looks at it,
               and deletes it when the letters are gone (upkeep.py)
+revoked/T/ID  Revocation     a token of T that is refused; ID is the hex of its `use_id`. Deleted when it has expired
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ from typing import TypeVar
 
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Activation, DeadLetter, Disposition, PolicyVersion, Tenant
+from veilstream.contracts.records import Activation, DeadLetter, Disposition, PolicyVersion, Revocation, Tenant
 
 R = TypeVar("R")
 _POLICY = b"policy/"
 _DEAD_LETTER = b"dead-letter/"
+_REVOKED = b"revoked/"
+_TENANT = b"tenant/"
 OPEN, REDRIVEN, DISCARDED = "open", "redriven", "discarded"
 """States of a dead letter."""
 
 
 def tenant_key(tenant: str) -> bytes:
     """Key of a tenant's row."""
-    return b"tenant/" + tenant.encode()
+    return _TENANT + tenant.encode()
 
 
 def active_key(tenant: str) -> bytes:
@@ -54,6 +57,16 @@ def disposition_key(origin: Origin) -> bytes:
 def is_disposition(key: bytes) -> bool:
     """Whether the row is of dead letters."""
     return key.startswith(_DEAD_LETTER)
+
+
+def revoked_key(tenant: str, token: bytes) -> bytes:
+    """Key of a token's revocation; `token` is its `use_id`."""
+    return _REVOKED + f"{tenant}/{token.hex()}".encode()
+
+
+def is_revocation(key: bytes) -> bool:
+    """Whether the row is of a token."""
+    return key.startswith(_REVOKED)
 
 
 def place_of(letter: DeadLetter) -> Origin:
@@ -90,6 +103,16 @@ class State:
     def disposition(self, origin: Origin) -> Disposition | None:
         """What was done about a record's dead letters."""
         return self.row(Disposition, disposition_key(origin))
+
+    def revocation(self, tenant: str, token: bytes) -> Revocation | None:
+        """Until when a token is refused; None: it is not."""
+        return self.row(Revocation, revoked_key(tenant, token))
+
+    def tenants(self) -> Iterator[Tenant]:
+        """Every tenant, and not the operations key's row; reads every key, so it is for operators' questions only."""
+        for key in self._rows:
+            if key.startswith(_TENANT) and (row := self.row(Tenant, key)) is not None and row.tenant:
+                yield row
 
     def versions(self) -> Iterator[PolicyVersion]:
         """Every policy version; reads every key, so it is for operators' questions only."""

@@ -1,4 +1,5 @@
-"""What keeps `veil.state` from growing for ever: rows about dead letters that retention took long ago are deleted."""
+"""What keeps `veil.state` from growing for ever: rows about dead letters that retention took long ago are deleted, and those
+about tokens that have expired."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Final
 
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import VeilError
-from veilstream.contracts.records import Disposition
-from veilstream.policy.state import is_disposition
+from veilstream.contracts.records import Disposition, Revocation
+from veilstream.policy.state import is_disposition, is_revocation
 
 KEPT_MS: Final = 2 * 720 * 3_600_000
 """Twice the retention of veil.dead-letters: a letter was there when its row was written, and the broker deletes whole segments,
@@ -33,17 +34,19 @@ class Upkeep:
     def outlived(self, rows: Mapping[bytes, bytes], now_ms: int) -> list[bytes]:
         """Keys of rows to delete, at most LOOKED_AT. `now_ms` is the broker's time of the command."""
         if not self._ahead and (self._began_ms is None or abs(now_ms - self._began_ms) >= ROUND_MS):
-            self._ahead.extend(filter(is_disposition, rows))
+            self._ahead.extend(key for key in rows if is_disposition(key) or is_revocation(key))
             self._began_ms = now_ms
         looked_at = list(islice(self._ahead, LOOKED_AT))
         for _ in looked_at:
             self._ahead.popleft()
-        return [key for key in looked_at if self._is_old(rows.get(key), now_ms)]
+        return [key for key in looked_at if self._is_old(key, rows.get(key), now_ms)]
 
-    def _is_old(self, raw: bytes | None, now_ms: int) -> bool:
+    def _is_old(self, key: bytes, raw: bytes | None, now_ms: int) -> bool:
         if raw is None:
             return False
         try:
+            if is_revocation(key):
+                return self._codec.decode(Revocation, raw).until_ms < now_ms
             return self._codec.decode(Disposition, raw).changed_ms < now_ms - KEPT_MS
         except VeilError:  # of a later release: that one will delete it
             return False

@@ -12,7 +12,7 @@ from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import RecordError, TenantError
 from veilstream.contracts.records import Activation, ActiveFrom, PolicyPin, PolicyVersion, Tenant
 from veilstream.policy.document import Policy, digest_of_document, parse_policy
-from veilstream.policy.state import State, is_disposition, version_of_key
+from veilstream.policy.state import State, is_disposition, revoked_key, version_of_key
 from veilstream.policy.version import is_prerelease, order_of
 
 R = TypeVar("R")
@@ -56,6 +56,10 @@ class PolicyView:
     def tenant(self, tenant: str) -> Tenant | None:
         """A tenant's configuration; None: no such tenant. The operations key's row is no tenant."""
         return self._state.tenant(tenant) if tenant else None
+
+    def revoked(self, tenant: str, token: bytes) -> bool:
+        """Whether a token of the tenant was revoked; `token` is its `use_id`. Rows not here yet revoke nothing."""
+        return revoked_key(tenant, token) in self._rows
 
     def pin(self, tenant: str, at_ms: int, requested: str | None) -> PolicyPin:
         """The version a record of broker time `at_ms` is judged under.

@@ -2,61 +2,44 @@
 
 It is the sink of the audit agent. The offset in the database rules: the agent seeks to it, so every event of the audit topic is
 stored once, whatever happened to the agent's Kafka transaction. A claim raises the partition's epoch; a former owner that
-wakes up finds that its epoch no longer fits and ends.
+wakes up finds that its epoch no longer fits and ends. All of it is done as the role veil_audit, which appends and reads no event
+(roles.py); reading.py reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg_pool import AsyncConnectionPool
 
-from veilstream.audit.rows import COLUMNS, AuditRow, event_of, stored_time, values
-from veilstream.contracts.records import AuditEvent
+from veilstream.audit.rows import AuditRow, values
+from veilstream.store.connecting import connected, pool_as
 from veilstream.store.errors import FencedError, StoreError, translated
+from veilstream.store.inserting import insert
 from veilstream.store.migrations import migrate
+from veilstream.store.roles import AUDIT
 
-CONNECTION = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,  # ms: a server that vanished is noticed before the broker gives the partition away
-    "application_name": "veil-audit",
-    "options": "-c synchronous_commit=on -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000",
-}
-"""The time limits are those of a worker that may lose its partition: none of them waits longer than 10 s."""
+_NAME = "veil-audit"
 
 _CLAIM = (
     "INSERT INTO veil.consumer_offsets AS o (topic, partition, next_offset, epoch) VALUES (%s, %s, NULL, 1) "
     "ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1 RETURNING next_offset, epoch"
 )
+_AS_LOGIN = "SET LOCAL ROLE NONE"
 _END_HOLDERS = (
     "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.application_name = 'veil-audit' "
-    "AND a.usename = current_user AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '4 seconds' "
-    "AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'veil.consumer_offsets'::regclass)"
+    "AND a.usename = session_user AND a.pid <> pg_backend_pid() AND a.xact_start < now() - interval '4 seconds' "
+    "AND EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE l.pid = a.pid AND n.nspname = 'veil' AND c.relname = 'consumer_offsets')"
 )
-"""A former owner that was stopped in the middle of a COPY holds its row for as long as it is stopped: no time limit of
-Postgres counts there. Whoever claims is the newer owner and may end it; one that is alive writes again on a new connection."""
+"""A former owner that was stopped while it sent a statement holds its row for as long as it is stopped: between the messages
+of one statement no time limit of Postgres counts. Whoever claims is the newer owner and may end it; one that is alive writes
+again on a new connection. Sessions belong to the login, so it is the login that ends them."""
 _LOCK = "SELECT next_offset, epoch FROM veil.consumer_offsets WHERE topic = %s AND partition = %s FOR UPDATE"
 _ADVANCE = "UPDATE veil.consumer_offsets SET next_offset = %s WHERE topic = %s AND partition = %s"
-_READING = "SET LOCAL idle_in_transaction_session_timeout = 0"
-"""A reader holds nobody up and may be paged through at leisure."""
-_COPY = sql.SQL("COPY veil.audit_events ({}) FROM STDIN").format(sql.SQL(", ").join(map(sql.Identifier, COLUMNS)))
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """An event as it is read back."""
-
-    topic: str
-    partition: int
-    offset: int
-    event: AuditEvent
-    canonical: bytes
-    leaf_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,38 +56,36 @@ class AuditStore:
     """Postgres behind a small pool. Every method raises WorldError while the database is away."""
 
     def __init__(self, uri: str, *, max_connections: int = 4, get_timeout_s: float = 5.0) -> None:
-        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
-            uri,
-            kwargs=CONNECTION,
-            min_size=1,
-            max_size=max_connections,
-            timeout=get_timeout_s,
-            check=AsyncConnectionPool.check_connection,
-            open=False,
-            name="audit",
-        )
+        self._uri = uri
+        self._pool = pool_as(uri, AUDIT, _NAME, max_connections=max_connections, get_timeout_s=get_timeout_s)
         self._claims: dict[tuple[str, int], _Claim] = {}
-        self._migrated = False
+        self._prepared = False
 
     async def start(self) -> None:
-        """Begin to connect; a database that is still away is waited for by the first claim."""
-        await self._pool.open(wait=False)
+        """Nothing yet: the first claim connects, so that a database that is still away is waited for there."""
 
     async def stop(self) -> None:
         """Close all connections; an open transaction is rolled back."""
         await self._pool.close()
 
     async def claim(self, partitions: Sequence[tuple[str, int]]) -> Mapping[tuple[str, int], int | None]:
-        """Fence former owners and tell the next offset of each partition; None: nothing stored yet."""
+        """Fence former owners and tell the next offset of each partition; None: nothing stored yet.
+
+        The first claim brings the database up to date, with the login's own rights. Raises ConfigError where they do not do.
+        """
         with translated("claiming partitions"):
+            if not self._prepared:
+                async with await connected(self._uri, _NAME) as login:
+                    await migrate(login)
+                await self._pool.open(wait=False)
+                self._prepared = True
             async with self._pool.connection() as connection:
-                if not self._migrated:
-                    await migrate(connection)
-                    self._migrated = True
                 try:
                     claims = await _claimed(connection, partitions)
                 except psycopg.errors.LockNotAvailable:
-                    await connection.execute(_END_HOLDERS)
+                    async with connection.transaction():
+                        await connection.execute(_AS_LOGIN)
+                        await connection.execute(_END_HOLDERS)
                     raise  # as the world's fault: the claim is tried again
         self._claims.update(claims)
         return {key: claim.next_offset for key, claim in claims.items()}
@@ -137,32 +118,6 @@ class AuditStore:
                 self._claims[topic, partition] = claim
         done = next_offset if claim.next_offset is None else max(next_offset, claim.next_offset)
         self._claims[topic, partition] = replace(claim, next_offset=done, unsure=None)
-
-    async def events(
-        self, since_ms: int | None = None, until_ms: int | None = None, tenant: str | None = None
-    ) -> AsyncIterator[StoredEvent]:
-        """Events with since_ms <= time < until_ms, by time; of one tenant or of all."""
-        wanted = sql.SQL(
-            "SELECT source_topic, source_partition, source_offset, canonical, leaf_hash FROM veil.audit_events WHERE {} "
-            "ORDER BY time, source_topic, source_partition, source_offset"
-        )
-        tests: list[sql.Composable] = [sql.SQL("true")]
-        if since_ms is not None:
-            tests.append(sql.SQL("time >= {}").format(stored_time(since_ms)))
-        if until_ms is not None:
-            tests.append(sql.SQL("time < {}").format(stored_time(until_ms)))
-        if tenant is not None:
-            tests.append(sql.SQL("tenant = {}").format(tenant))
-        with translated("reading events"):
-            async with (
-                self._pool.connection() as connection,
-                connection.transaction(),
-                connection.cursor(name="events") as cursor,
-            ):
-                await connection.execute(_READING)
-                await cursor.execute(wanted.format(sql.SQL(" AND ").join(tests)))
-                async for topic, partition, offset, canonical, leaf in cursor:
-                    yield StoredEvent(topic, partition, offset, event_of(canonical), canonical, leaf)
 
 
 async def _claimed(
@@ -218,6 +173,4 @@ async def _insert(
     for month in months:
         await connection.execute("SELECT veil.ensure_audit_month(%s)", (month,))
     if records:
-        async with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for record in records:
-                await copy.write_row(record)
+        await insert(connection, records)

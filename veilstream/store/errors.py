@@ -43,6 +43,6 @@ def translated(doing: str) -> Iterator[None]:
                 code="store_unavailable",
             ) from None
         raise StoreError(
-            f"the audit store failed while {doing} ({kind}, SQLSTATE {state}): check that the user in VEIL_POSTGRES may create "
-            "and write the schema veil"
+            f"the audit store failed while {doing} ({kind}, SQLSTATE {state}): check the rights of "
+            "the login in VEIL_POSTGRES and of its role (docs/security.md, Postgres)"
         ) from None

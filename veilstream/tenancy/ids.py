@@ -9,6 +9,8 @@ import re
 
 TENANT_ID_FORM = "3 to 50 letters, digits, _ or -"
 SESSION_ID_FORM = "session_ and 32 hex digits, lower case"
+RESERVED = frozenset({"operations", "checkpoints"})
+"""Names that would meet ours: the operations key `operations/1`, the topic veil.audit.checkpoints."""
 TENANT_ID = re.compile(r"[A-Za-z0-9_-]{3,50}")
 SESSION_ID = re.compile(r"session_[0-9a-f]{32}")
 

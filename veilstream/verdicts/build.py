@@ -43,6 +43,7 @@ def verdict_of(
         content=content if decision.delivers else None,
         policy=None if decision.decision == "refused" else findings.policy,
         lineage=lineage,
+        retry_after_s=decision.retry_after_s,
     )
 
 

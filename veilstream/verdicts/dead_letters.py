@@ -67,12 +67,15 @@ def open_dead_letter(keyring: KeyRing, letter: DeadLetter) -> bytes:
 def seal_owned(keyring: KeyRing, tenant: str | None, value: bytes, origin: Origin, stage: str) -> Sealed:
     """Seal to the tenant, or to operations where no tenant is known or it has no key.
 
-    Raises TenantError (neither has one), ErasedError (under another key its erasure would not reach it), WorldError.
+    Raises TenantError (neither has one, or the tenant's cannot be had now), ErasedError, WorldError: under another key than its
+    own an erasure would not reach it.
     """
     owner = tenant or OPERATIONS
     try:
         keys = keyring.of_tenant(owner)
     except TenantError:
+        if keyring.has(owner):  # a key that cannot be had now: under another one its erasure would not reach this
+            raise
         owner = OPERATIONS
         keys = keyring.of_tenant(owner)
     return seal(keys.seal, keys.key_id, value, associated_data(owner, origin, stage))
@@ -84,6 +87,8 @@ def open_owned(keyring: KeyRing, tenant: str | None, payload: Sealed, origin: Or
     try:
         keys = keyring.by_id(payload.key_id, owner)
     except TenantError:
+        if keyring.has(owner, payload.key_id):
+            raise
         owner = OPERATIONS
         keys = keyring.by_id(payload.key_id, owner)
     return unseal(keys.seal, payload, associated_data(owner, origin, stage))

@@ -31,6 +31,8 @@ class Decision:
     decision: str
     confidence: float
     reasons: tuple[Reason, ...]
+    retry_after_s: int | None = None
+    """Refused by quota: seconds after which sending again makes sense."""
 
     @property
     def delivers(self) -> bool:
@@ -68,14 +70,16 @@ def closed(refusals: Iterable[Refusal]) -> Decision:
     """A record that was not judged: refused where its sender can mend it, else blocked.
 
     The sender reads the words of the agent that refused, which name the field or the limit; other failures are told in the fixed
-    sentences of their code.
+    sentences of their code. Whoever sends again waits for the slowest of them.
     """
+    refusals = tuple(refusals)
     reasons = tuple(
         Reason(r.code, r.reason if is_senders(r.code) else message(r.code), category=r.fault)
         for r in dict.fromkeys(refusals)
     )
     refused = any(is_senders(reason.code) for reason in reasons)
-    return Decision(REFUSED if refused else BLOCK, 1.0, reasons)
+    waits = [r.retry_after_s for r in refusals if r.retry_after_s is not None]
+    return Decision(REFUSED if refused else BLOCK, 1.0, reasons, max(waits, default=None))
 
 
 def _entity_reasons(code: str, findings: Sequence[Finding]) -> list[Reason]:

@@ -8,12 +8,16 @@ from veilstream.contracts.catalogue import GATED, QUOTAS
 from veilstream.contracts.records import Gated
 from veilstream.runtime.app import Agent, run
 from veilstream.settings import Settings
+from veilstream.telemetry.quotas import QuotaMetrics
 
 
 def build(settings: Settings) -> Agent[Gated]:
     """The agent, from settings."""
     w = wire(settings)
-    admit = Admit(w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key)
+    admit = Admit(
+        w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key,
+        token_skew_ms=1000 * settings.token_skew_s, refused_by_quota=QuotaMetrics().refused,
+    )  # fmt: skip
     return Agent(
         name="admit", group="veil-admit", topics=(GATED,), decode=lambda record: w.codec.decode(Gated, record.value),
         step=make_step(admit), on_failure=make_on_failure(admit), table=QUOTAS, followers=w.followers,

@@ -1,31 +1,35 @@
-"""Admit: counts each tenant's records and pins the policy version they are judged under.
+"""Admit: holds each tenant to its quota and pins the policy version its records are judged under.
 
 Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
 `veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
-Promises: the version pinned is the one active at the record's broker time; counts are exact under redelivery, as the last
-counted offset stands beside them; a record is counted once, under the first revision that has a verdict: one that supersedes
-another's is not counted again. Refusing by quota comes with tenants' limits; until then it counts only. What the gate
-knew of the state is waited for, so that no record is judged under a version older than the gate's; a tenant's key or policy
-that stays away: that record is refused, others go on.
+Promises: a record is admitted or refused by quota under the limits its gate knew, by what stands before it in the partition and
+nothing else, so that doing it again gives the same; counts are exact under redelivery, as the last counted offset stands
+beside them. One token admits one record (tokens.py). What the gate refused is not counted; nor is a record that supersedes
+another's verdict, which was counted with that one; an admitted one stays counted whatever becomes of it. The version pinned is
+the one active at the record's broker time. What the gate knew of the state is waited for, so that no record is judged under a
+version or limits older than the gate's; where it, a tenant's key or its policy stays away: that record is refused, others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from agents.closing import fail_closed
+from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError
-from veilstream.contracts.records import Admitted, Envelope, Gated, PolicyPin, QuotaCounts, Refusal, Sealed
+from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, PolicyPin, QuotaCounts, Refusal, Sealed
 from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Item, OnFailure, Outcome, Output, Overlay, Record, Step
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
+from veilstream.tenancy.quota import decide
+from veilstream.tenancy.tiers import in_force
 
 INPUT_STAGE, STAGE = "gated", "admitted"
-SECOND_MS, MINUTE_MS, DAY_MS = 1_000, 60_000, 86_400_000
+TOKEN_SKEW_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +42,31 @@ class Admit:
     cluster: str
     wait_for_state: Callable[[str, int], Awaitable[bool]]
     """Waits, bounded, until this worker has read the state up to an offset."""
-    wait_for_key: Callable[[str], Awaitable[bool]]
-    """Waits, bounded, until a tenant's key is known here."""
+    wait_for_key: Callable[[str, str | None], Awaitable[bool]]
+    """Waits, bounded, until a tenant's key is known and open here: the one with an id, or the one that seals."""
+    token_skew_ms: int = TOKEN_SKEW_MS
+    """How long beyond its expiry a used token is remembered: how far input partitions may lie behind one another."""
+    refused_by_quota: Callable[[Refusal], None] = lambda _: None
+    """Told of each refusal by quota."""
 
 
 def make_step(admit: Admit) -> Step[Gated]:
     """Admit's step."""
+    sweep = Sweep(admit.codec, admit.token_skew_ms)
 
     async def step(batch: Sequence[Item[Gated]]) -> Sequence[Outcome]:
-        return [await _judge(admit, item) for item in batch]
+        await admit.keyring.prepare(_keys_of(batch))
+        return [await _judge(admit, sweep, item) for item in batch]
 
     return step
+
+
+def _keys_of(batch: Sequence[Item[Gated]]) -> Iterator[tuple[str, str | None]]:
+    """Of each record the key that opens it and the one that seals it again."""
+    for gated in (item.value for item in batch):
+        if gated.payload is not None:
+            yield gated.envelope.tenant, gated.payload.key_id
+            yield gated.envelope.tenant, None
 
 
 def make_on_failure(admit: Admit) -> OnFailure:
@@ -60,22 +78,56 @@ def make_on_failure(admit: Admit) -> OnFailure:
     return fail_closed("admit", admit, Gated, refused)
 
 
-async def _judge(admit: Admit, item: Item[Gated]) -> Outcome:
+async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
     gated = item.value
-    await admit.wait_for_state(gated.envelope.tenant, gated.envelope.state_offset)
-    known = admit.view.tenant(gated.envelope.tenant) is not None  # a name that anybody may invent gets no row
-    if known and gated.envelope.supersedes is None:  # one that supersedes a verdict was counted with that one
-        _count(admit.codec, item.table, gated.envelope, item.record.offset)
     if gated.refusals or gated.payload is None:
-        return Done((_output(admit, item.record, Admitted(gated.envelope, None, gated.refusals)),), "refused")
+        return _refused(admit, item, *gated.refusals)
+    await admit.wait_for_state(gated.envelope.tenant, gated.envelope.state_offset)
+    refusal = _over(admit, sweep, item) if gated.envelope.supersedes is None else None
+    if refusal is not None:
+        return _refused(admit, item, refusal)
     try:
-        await admit.wait_for_key(gated.envelope.tenant)
+        for key_id in (gated.payload.key_id, None):
+            await admit.wait_for_key(gated.envelope.tenant, key_id)
         pin = admit.view.pin(gated.envelope.tenant, gated.envelope.received_ms, gated.envelope.policy)
         payload = _reseal(admit, gated.envelope, gated.payload)
     except (RecordError, TenantError, ErasedError) as exc:
-        refusal = Refusal(exc.reason_code, str(exc), exc.fault.value)
-        return Done((_output(admit, item.record, Admitted(gated.envelope, None, (refusal,))),), "refused")
+        return _refused(admit, item, Refusal(exc.reason_code, str(exc), exc.fault.value))
     return Done((_output(admit, item.record, _admitted(gated.envelope, payload, pin)),), "admitted")
+
+
+def _refused(admit: Admit, item: Item[Gated], *refusals: Refusal) -> Done:
+    return Done((_output(admit, item.record, Admitted(item.value.envelope, None, refusals)),), "refused")
+
+
+def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
+    """Why the record is refused by its limits or its token; None: it is counted, and its token is used."""
+    envelope, offset = item.value.envelope, item.record.offset
+    limits = _limits(admit, envelope)
+    if limits is None:
+        reason = "the tenant's limits did not reach this worker in time: send the record again"
+        return Refusal("limits_unavailable", reason, TenantError.fault.value)
+    if envelope.token is not None:
+        clock_ms, refusal = check(
+            admit.codec, item.table, envelope, envelope.token, offset, skew_ms=admit.token_skew_ms
+        )
+        sweep.some(item.table, item.record.partition, clock_ms)
+        if refusal is not None:
+            return refusal
+    refusal = _count(admit.codec, item.table, envelope, limits, offset)
+    if refusal is not None:
+        admit.refused_by_quota(refusal)
+    elif envelope.token is not None:
+        remember(admit.codec, item.table, envelope, envelope.token, offset)
+    return refusal
+
+
+def _limits(admit: Admit, envelope: Envelope) -> Limits | None:
+    """Those the gate knew; None where this worker has not read as far, so that what it would count by would depend on time."""
+    tenant = admit.view.tenant(envelope.tenant)
+    if tenant is None or tenant.limits_from < envelope.limits_from:
+        return None
+    return in_force(tenant, envelope.limits_from)
 
 
 def _admitted(envelope: Envelope, payload: Sealed, pin: PolicyPin) -> Admitted:
@@ -84,38 +136,20 @@ def _admitted(envelope: Envelope, payload: Sealed, pin: PolicyPin) -> Admitted:
 
 def _reseal(admit: Admit, envelope: Envelope, payload: Sealed) -> Sealed:
     """Open for this stage and seal for the next, so that no record can be moved from one trusted topic to another."""
-    keys = admit.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
+    former = admit.keyring.by_id(payload.key_id, envelope.tenant)
+    plain = unseal(former.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
+    keys = admit.keyring.of_tenant(envelope.tenant)  # it may have been rotated since
     return seal(keys.seal, keys.key_id, plain, associated_data(envelope.tenant, envelope.origin, STAGE))
 
 
-def _count(codec: Codec, table: Overlay, envelope: Envelope, offset: int) -> None:
+def _count(codec: Codec, table: Overlay, envelope: Envelope, limits: Limits, offset: int) -> Refusal | None:
     key = envelope.tenant.encode()
     raw = table.get(key)
     counts = codec.decode(QuotaCounts, raw) if raw is not None else QuotaCounts(envelope.tenant, -1)
-    if offset > counts.last_offset:
-        table[key] = codec.encode(counted(counts, envelope.received_ms, envelope.characters, offset))
-
-
-def counted(counts: QuotaCounts, at_ms: int, characters: int, offset: int) -> QuotaCounts:
-    """Counts with one record more; windows are those of the broker's clock and never go back."""
-    second, minute, day = (max(at_ms - at_ms % size, start) for size, start in (
-        (SECOND_MS, counts.second_start_ms), (MINUTE_MS, counts.minute_start_ms), (DAY_MS, counts.day_start_ms)
-    ))  # fmt: skip
-    same_minute, same_day = minute == counts.minute_start_ms, day == counts.day_start_ms
-    return replace(
-        counts,
-        last_offset=offset,
-        second_start_ms=second,
-        second_count=1 + (counts.second_count if second == counts.second_start_ms else 0),
-        minute_start_ms=minute,
-        minute_count=1 + (counts.minute_count if same_minute else 0),
-        minute_characters=characters + (counts.minute_characters if same_minute else 0),
-        day_start_ms=day,
-        day_count=1 + (counts.day_count if same_day else 0),
-        day_characters=characters + (counts.day_characters if same_day else 0),
-        total_count=counts.total_count + 1,
-    )
+    after, refusal = decide(counts, limits, envelope.received_ms, envelope.characters, offset)
+    if after is not counts:
+        table[key] = codec.encode(after)
+    return refusal
 
 
 def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from veilstream.contracts.catalogue import REDRIVE
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Redrive
+from veilstream.contracts.records import Redrive, TokenUse
 from veilstream.contracts.step import Headers, Record
 from veilstream.keys.keyring import KeyRing
 from veilstream.tenancy.ids import is_tenant_id
@@ -29,6 +29,8 @@ class Input:
     supersedes: str | None = None
     tenant: str | None = None
     """Of a redrive: the tenant of its dead letter."""
+    token: TokenUse | None = None
+    """Of a fresh record whose token was checked: what is to be remembered of it."""
 
     @property
     def headers(self) -> Headers:

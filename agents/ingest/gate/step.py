@@ -4,33 +4,38 @@ Reads `veil.requests` (any key) and `veil.redrive` (trusted: records to be judge
 tenant; `veil.dead-letters` where not even a tenant can be read, and beside a refusal where the step raised or a redrive
 cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
-only traceparent and ce_* are known further on. Kafka away: the partition is held; a configured schema registry away:
-likewise, where a batch has a registry id that is not known here yet. A tenant's key away: that record alone is refused.
+only traceparent and ce_* are known further on. A record that is refused for its token costs its tenant nothing, and tells its
+sender the code alone. Kafka away: the partition is held; the token's key set away, or a configured schema registry where a batch
+has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
+from agents.ingest.gate.payload import WaitForKey, keys_of, opened_request
+from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
-from veilstream.contracts.errors import ErasedError, RecordError, TenantError
+from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin, digest_of
-from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, Sealed
-from veilstream.contracts.sealing import associated_data, hpke_unseal, seal
+from veilstream.contracts.reasons import message
+from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, Sealed, TokenUse
+from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.ingest.limits import REQUEST_ID
-from veilstream.ingest.parse import Parsed, opened, parse, violations
+from veilstream.ingest.parse import Parsed, parse, violations
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.view import PolicyView
+from veilstream.telemetry.access import AccessMetrics, uncounted
 from veilstream.tenancy.ids import TENANT_ID_FORM, is_tenant_id
 from veilstream.verdicts.dead_letters import dead_letter
 
@@ -53,10 +58,16 @@ class Gate:
     keyring: KeyRing
     view: PolicyView
     cluster: str
-    wait_for_key: Callable[[str], Awaitable[bool]]
-    """Waits, bounded, until a tenant's key is known here: tenant and key come on two topics."""
+    wait_for_key: WaitForKey
+    wait_for_named_key: WaitForKey
+    """The same for an id that a sender names: naming ids that there are not holds up the gate once a minute at most."""
     framing: ConfluentFraming | None = None
     """None: no schema registry is configured, and Confluent framing is refused."""
+    tokens: Tokens | None = None
+    """None: tokens are not checked."""
+    region: str | None = None
+    """None: a tenant's region is not checked."""
+    counts: AccessMetrics = field(default_factory=uncounted)
 
 
 def make_step(gate: Gate) -> Step[Record]:
@@ -65,7 +76,9 @@ def make_step(gate: Gate) -> Step[Record]:
     async def step(batch: Sequence[Item[Record]]) -> Sequence[Outcome]:
         inputs = [await _input(gate, item.record) for item in batch]
         reading = await _with_schemas(gate, [given.value for given in inputs if isinstance(given, Input)])
-        return [await judge(reading, given) if isinstance(given, Input) else given for given in inputs]
+        read = [(given, parse(given.value, reading.codec)) if isinstance(given, Input) else given for given in inputs]
+        await gate.keyring.prepare(keys_of(gate.keyring, (one[1] for one in read if isinstance(one, tuple))))
+        return [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
 
     return step
 
@@ -77,7 +90,7 @@ async def _input(gate: Gate, record: Record) -> Input | Failed:
     try:
         again, redrive = announced(gate.codec, record)
         if again.tenant is not None:
-            await gate.wait_for_key(again.tenant)
+            await gate.wait_for_key(again.tenant, redrive.payload.key_id)
         return replace(again, value=opened_value(gate.keyring, redrive))
     except (RecordError, TenantError, ErasedError) as exc:
         return Failed(Failure.from_exception(exc))
@@ -103,8 +116,10 @@ def make_on_failure(gate: Gate) -> OnFailure:
         tenant = given.tenant if parsed is None or parsed.tenant is None else parsed.tenant
         if tenant is None or not is_tenant_id(tenant):
             return [_letter(gate, given, failure)]
-        refusal = Refusal(failure.code, failure.reason, failure.fault.value)
         names = (None, None) if parsed is None else (parsed.conversation, parsed.request_id)
+        if (stranger := _stranger(gate, given, tenant, failure)) is not None:
+            return [_gated(gate, given, _envelope(gate, given, tenant, None, names[1]), None, (stranger,))]
+        refusal = Refusal(failure.code, failure.reason, failure.fault.value)
         envelope = _envelope(gate, given, tenant, *names)
         return [_gated(gate, given, envelope, None, (refusal,)), _letter(gate, given, failure, tenant)]
 
@@ -118,24 +133,57 @@ def _parsed(gate: Gate, record: Record) -> Parsed:
     return parse(value, codec)
 
 
-async def judge(gate: Gate, given: Input) -> Outcome:
-    """One record: read, check, open, check again, seal."""
-    parsed = parse(given.value, gate.codec)
+async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
+    """One record that was read: check, open, check again, seal."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
         return _to_dead_letters(gate, given, parsed)
+    try:
+        given = replace(given, token=await _token(gate, given, parsed.tenant))
+    except RecordError as exc:
+        return _refused(gate, given, _nameless(parsed), [_refusal(exc)])
     refusals = [*parsed.refusals, *_tenant_violations(gate, parsed.tenant)]
     if parsed.request is None or refusals:
         return _refused(gate, given, parsed, refusals)
-    await gate.wait_for_key(parsed.tenant)
+    await gate.wait_for_key(parsed.tenant, None)
     try:
         keys = gate.keyring.of_tenant(parsed.tenant)
-        request, refusals = _opened(gate, parsed.request)
+        request, refusals = await opened_request(gate.keyring, gate.wait_for_named_key, parsed.request)
     except (RecordError, TenantError, ErasedError) as exc:
-        return _refused(gate, given, parsed, [Refusal(exc.reason_code, str(exc), exc.fault.value)])
+        return _refused(gate, given, parsed, [_refusal(exc)])
     refusals = refusals if request is None else violations(request)
     if request is None or refusals:
         return _refused(gate, given, parsed, refusals)
     return Done((_accepted(gate, keys, given, request),), "accepted")
+
+
+async def _token(gate: Gate, given: Input, tenant: str) -> TokenUse | None:
+    """What is to be remembered of the token. Raises RecordError, WorldError.
+
+    A redrive was checked as a fresh record: a letter names its tenant only then. One without a tenant never was.
+    """
+    if gate.tokens is None or (
+        is_redrive(given.record) and (given.tenant is not None or not gate.tokens.rules.required)
+    ):
+        return None
+    return await gate.tokens.check(given, tenant)
+
+
+def _stranger(gate: Gate, given: Input, tenant: str, failure: Failure) -> Refusal | None:
+    """Why a record has no dead letter: that could be redriven, and a redrive's token is not asked for. Never raises."""
+    if gate.tokens is None or is_redrive(given.record):
+        return None
+    try:
+        gate.tokens.check_without_wait(given, tenant)
+    except RecordError as exc:
+        return _refusal(exc)
+    except Exception:  # noqa: BLE001  it may be the check itself that made the step raise: nothing is proven then
+        return Refusal(failure.code, failure.reason, failure.fault.value)
+    return None
+
+
+def _nameless(parsed: Parsed) -> Parsed:
+    """Of a stranger's record: nothing it names is looked up under the tenant's keys."""
+    return Parsed(parsed.tenant, None, (), parsed.request_id)
 
 
 def _tenant_violations(gate: Gate, tenant_id: str) -> Iterator[Refusal]:
@@ -144,18 +192,9 @@ def _tenant_violations(gate: Gate, tenant_id: str) -> Iterator[Refusal]:
         yield Refusal("unknown_tenant", "no such tenant: create it with `veil tenant create`", "tenant")
     elif tenant.status != "active":
         yield Refusal("tenant_suspended", "the tenant is not active: ask its operator", "tenant")
-
-
-def _opened(gate: Gate, request: Request) -> tuple[Request | None, list[Refusal]]:
-    """The request with its content open. Raises RecordError, TenantError, ErasedError, WorldError."""
-    if isinstance(request.payload, Content):
-        return request, []
-    try:
-        keys = gate.keyring.by_id(request.payload.key_id, request.tenant)
-    except TenantError:
-        reason = "sealed to a key that is not the tenant's: take the present one from veil.public-keys"
-        raise RecordError(reason, code="sealed_to_unknown_key") from None
-    return opened(request, hpke_unseal(keys.hpke_private, request.payload, request.tenant))
+    elif gate.region not in (None, tenant.region):
+        gate.counts.region_violation()
+        yield Refusal("wrong_region", message("wrong_region"), "tenant")
 
 
 def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> Output:
@@ -179,6 +218,7 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
 
 
 def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, request_id: str | None) -> Envelope:
+    known = _guarded(lambda: gate.view.tenant(tenant))
     return Envelope(
         tenant=tenant,
         origin=given.origin,
@@ -189,18 +229,24 @@ def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, r
         request_id=request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else None,
         traceparent=traceparent(given.headers),
         state_offset=gate.view.state_offset,
+        token=given.token,
+        limits_from=-1 if known is None else known.limits_from,
     )
 
 
 def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> bytes:
-    """Keyed, so that a lane says nothing about the conversation's name; without one, neighbours on the input topic share one."""
+    """Keyed, so that a lane says nothing about the conversation's name; without one, neighbours on the input topic share one.
+
+    By the tenant's first key, which a rotation retires and does not change: a conversation keeps its lane, and so its order.
+    """
     block = digest_of("veil-lane-v1", tenant, origin.topic, origin.partition, origin.offset // LANE_RECORDS)[
         :LANE_BYTES
     ]
-    if conversation is None:
+    first = gate.keyring.first(tenant)
+    if conversation is None or first is None:
         return block
     try:
-        key = gate.keyring.of_tenant(tenant).lane
+        key = gate.keyring.by_id(first, tenant).lane
     except (TenantError, ErasedError):
         return block
     return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES]
@@ -217,6 +263,10 @@ def _refused(gate: Gate, given: Input, parsed: Parsed, refusals: Sequence[Refusa
     assert parsed.tenant is not None
     envelope = _envelope(gate, given, parsed.tenant, parsed.conversation, parsed.request_id)
     return Done((_gated(gate, given, envelope, None, tuple(refusals)),), "refused")
+
+
+def _refusal(exc: VeilError) -> Refusal:
+    return Refusal(exc.reason_code, str(exc), exc.fault.value)
 
 
 def _to_dead_letters(gate: Gate, given: Input, parsed: Parsed) -> Done:

@@ -61,6 +61,15 @@ def test_check_shows_all_of_a_verdict_to_a_person(fake: type[FakeClient], run: R
         assert part in out
 
 
+def test_check_says_when_to_send_again(fake: type[FakeClient], run: Run) -> None:
+    """A record refused by quota, to a person and as JSON; without a time nothing is said of one."""
+    fake.answer = Verdict("ab", "acme", ORIGIN, 0, "refused", 1.0, retry_after_s=8)
+    assert "again after 8 s" in run("check", "x")[1]
+    assert orjson.loads(run("check", "x", "--json")[1])["retry_after_s"] == 8
+    fake.answer = VERDICT
+    assert "again after" not in run("check", "x")[1]
+
+
 def test_check_from_standard_input_as_json(fake: type[FakeClient], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` keeps a text out of the shell's history; --json is one object on one line."""
     fake.answer = VERDICT

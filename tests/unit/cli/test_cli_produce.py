@@ -22,19 +22,25 @@ def test_produce_sends_what_it_can_and_tells_the_rest_by_number(
 ) -> None:
     """Bad lines and refused records are told by line; the others are sent in order; exit code 1."""
     file = tmp_path / "a.jsonl"
-    file.write_text('{"text": "one"}\n{"secret\n{"text": "huge"}\n{"text": "two", "tenant": "acme"}\n')
+    file.write_text('{"text": "one"}\n{"secret\n{"text": "huge"}\n{"text": "two", "tenant": "acme"}\n{"text": "far"}\n')
 
     def answer(request: Request) -> Any:
         assert isinstance(request.payload, Content)
-        return ClientError("larger than", code="record_too_large") if request.payload.text == "huge" else ORIGIN
+        refused = {"huge": ClientError("larger than", code="record_too_large"),
+                   "far": ClientError("another region", code="wrong_region")}  # fmt: skip
+        return refused.get(request.payload.text or "", ORIGIN)
 
     fake.answer = staticmethod(answer)
     code, out, err = run("produce", str(file), "--no-seal")
-    assert (code, "records sent: 2; lines that are no record: 2" in out) == (1, True)
-    assert "line 2: " in err and "line 3: larger than" in err and "secret" not in err
-    assert [(call[1].tenant, call[2]) for call in fake.calls] == [("demo", False), ("demo", False), ("acme", False)]
+    assert (code, "records sent: 2; lines that are no record: 3" in out) == (1, True)
+    assert (
+        "line 2: " in err and "line 3: larger than" in err and "line 5: another region" in err and "secret" not in err
+    )
+    assert [(call[1].tenant, call[2]) for call in fake.calls] == [
+        ("demo", False), ("demo", False), ("acme", False), ("demo", False),
+    ]  # fmt: skip
     code, out, _ = run("produce", str(file), "--json")
-    assert (code, orjson.loads(out)) == (1, {"sent": 2, "bad_lines": [2, 3], "late": 0, "left_out": 0})
+    assert (code, orjson.loads(out)) == (1, {"sent": 2, "bad_lines": [2, 3, 5], "late": 0, "left_out": 0})
 
 
 def test_produce_waits_and_counts_decisions(fake: type[FakeClient], run: Run, tmp_path: Path) -> None:

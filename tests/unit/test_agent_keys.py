@@ -1,0 +1,234 @@
+"""Agents and keys: what is waited for, what is opened, and which key seals what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.detection.step import make_step
+from agents.ingest.gate.payload import opened_request
+from agents.patience import Patience
+from agents.wiring import Wiring
+from tests.unit.ingest_world import CODEC, World, origin, run
+from veilstream.contracts import catalogue
+from veilstream.contracts.errors import ErasedError, Fault, TenantError, VeilError, WorldError
+from veilstream.contracts.records import (
+    Admitted,
+    Body,
+    Content,
+    DeadLetter,
+    Envelope,
+    Findings,
+    Key,
+    Request,
+    Sealed,
+)
+from veilstream.contracts.sealing import associated_data, seal, unseal
+from veilstream.contracts.step import Done, Failure, Item, Record
+from veilstream.keys.keyring import KeyRing, new_key
+from veilstream.keys.service import KeyContext
+from veilstream.runtime.app import Follower
+from veilstream.settings import Settings
+from veilstream.verdicts.dead_letters import dead_letter
+
+
+class Remote:
+    """A key service elsewhere that does as told."""
+
+    name = key = "remote"
+
+    def __init__(self) -> None:
+        self.does: dict[str, Callable[[], None]] = {}
+        self.asked: list[str] = []
+
+    def for_region(self, region: str) -> Remote:
+        return self
+
+    def wrap(self, data_key: bytes, context: KeyContext) -> bytes:
+        return data_key
+
+    def unwrap(self, wrapped: bytes, context: KeyContext) -> bytes:
+        self.asked.append(context.key_id)
+        self.does.get(context.key_id, self.does.get("*", lambda: None))()
+        return wrapped
+
+
+def throttles() -> None:
+    raise TenantError("throttled", code="key_unavailable")
+
+
+def is_away() -> None:
+    raise WorldError("no answer", code="key_service_away")
+
+
+def entry(key_id: str, tenant: str = "acme", status: str = "active", version: int = 1) -> Key:
+    return Key(
+        key_id, tenant, "tenant" if tenant else "operations", "remote", "remote", 0,
+        wrapped=None if status == "destroyed" else key_id.encode().ljust(32), version=version, status=status,
+    )  # fmt: skip
+
+
+class Desk:
+    """A worker's wiring over a remote key service; its follower of keys hands on what `comes`."""
+
+    def __init__(self, wait_s: float = 0.2) -> None:
+        self.service = Remote()
+        self.ring = KeyRing(self.service, at_once=False)
+        self.follower = Follower(catalogue.KEYS, lambda _: None)
+        self.now = 0.0
+        self.waits = 0
+        wait_until = self.follower.wait_until
+
+        async def counted(*arguments: Any) -> bool:
+            self.waits += 1
+            return await wait_until(*arguments)
+
+        self.follower.wait_until = counted  # type: ignore[method-assign]
+        self.wiring = Wiring(
+            Settings(policy_wait_s=wait_s), CODEC, self.service, self.ring, None, "c1", (self.follower,), None, (),  # type: ignore[arg-type]
+            Patience(lambda: self.now),
+        )  # fmt: skip
+        self.ring.apply(entry("operations/1", ""))
+
+    async def comes(self, *entries: Key) -> None:
+        for one in entries:
+            self.ring.apply(one)
+        async with self.follower._moved:
+            self.follower._moved.notify_all()
+
+
+async def test_a_known_key_is_opened_and_the_operations_key_with_it() -> None:
+    """Afterwards lookups answer from memory; dead letters can be sealed at any moment."""
+    desk = Desk()
+    await desk.comes(entry("acme/1"))
+    assert await desk.wiring.wait_for_key("acme")
+    assert await desk.wiring.wait_for_key("acme", "acme/1")
+    assert desk.ring.of_tenant("acme").key_id == "acme/1"
+    assert desk.ring.operations().key_id == "operations/1"
+    assert sorted(desk.service.asked) == ["acme/1", "operations/1"]
+    assert desk.waits == 0
+
+
+async def test_a_key_on_its_way_is_waited_for() -> None:
+    """Rotation: a record sealed under a version that this worker has not heard of yet."""
+    desk = Desk(wait_s=5.0)
+    await desk.comes(entry("acme/1"))
+    waiting = asyncio.create_task(desk.wiring.wait_for_key("acme", "acme/2"))
+    while not desk.waits:
+        await asyncio.sleep(0)
+    await desk.comes(entry("acme/2", version=2), entry("acme/1", status="retired"))
+    assert await waiting
+    assert desk.ring.by_id("acme/2", "acme").version == 2
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "answer", "error"),
+    [
+        (throttles, "active", False, TenantError),
+        (throttles, "destroyed", True, ErasedError),
+        (is_away, "destroyed", True, ErasedError),
+    ],
+)
+async def test_what_is_wrong_with_one_key_its_lookups_say(
+    does: Callable[[], None], status: str, answer: bool, error: type[Exception]
+) -> None:
+    """False where the service does not open it; a destroyed one is as good an answer as any."""
+    desk = Desk()
+    desk.service.does["acme/1"] = does
+    await desk.comes(entry("acme/1", status=status), entry("other/1", "other"))
+    assert await desk.wiring.wait_for_key("acme") is answer
+    for look_up in (desk.ring.of_tenant, lambda t: desk.ring.by_id("acme/1", t)):
+        with pytest.raises(error):
+            look_up("acme")
+    assert await desk.wiring.wait_for_key("other")
+
+
+async def test_a_service_that_is_away_holds_the_partition() -> None:
+    """For every tenant alike."""
+    desk = Desk()
+    desk.service.does["*"] = is_away
+    await desk.comes(entry("acme/1"))
+    with pytest.raises(WorldError):
+        await desk.wiring.wait_for_key("acme")
+
+
+async def test_key_ids_that_there_are_not_cost_a_tenant_no_patience() -> None:
+    """Anybody may put one into a record; the tenant's own new key is still waited for."""
+    desk = Desk(wait_s=0.02)
+    for n in range(5):
+        assert not await desk.wiring.wait_for_key("acme", f"acme/{n}")
+    assert desk.waits == 1, "once a minute"
+    assert not await desk.wiring.wait_for_key("acme")
+    assert desk.waits == 2
+
+
+def admitted(world: World, key_id: str) -> Item[Admitted]:
+    """A record as admit hands it on, sealed under a key."""
+    keys = world.ring.by_id(key_id, "acme")
+    plain = CODEC.encode(Body(Content(text="hello")))
+    payload = seal(keys.seal, key_id, plain, associated_data("acme", origin(7), "admitted"))
+    pin = world.view.pin("acme", 5_000, None)
+    record = Admitted(Envelope("acme", origin(7), 5_000, b"lane"), payload, (), pin)
+    return Item(Record(catalogue.ADMITTED, 0, 3, 9, b"lane", CODEC.encode(record)), record)
+
+
+def test_detection_opens_under_the_retired_key_and_seals_under_the_current_one(tmp_path: Path) -> None:
+    """A retired key seals nothing more, also not for a record that came in under it."""
+    world = World(tmp_path)
+    item = admitted(world, "acme/1")
+    former = next(one for one in world.ring.entries("acme") if one.key_id == "acme/1")
+    following, _ = new_key(world.desk.service, tenant="acme", key_id="acme/2", scope="tenant", created_ms=1, version=2)
+    world.ring.apply(following)
+    world.ring.apply(replace(former, status="retired"))
+    (outcome,) = run(make_step(world.detection()), item)
+    assert isinstance(outcome, Done)
+    findings = CODEC.decode(Findings, outcome.outputs[0].value)
+    assert findings.payload is not None
+    assert (findings.payload.key_id, findings.refusals) == ("acme/2", ())
+    keys = world.ring.by_id("acme/2", "acme")
+    body = CODEC.decode(Body, unseal(keys.seal, findings.payload, associated_data("acme", origin(7), "findings")))
+    assert body.content.text == "hello"
+
+
+@pytest.mark.parametrize(("tenant", "key_id"), [("acme", None), ("nobody", "operations/1"), (None, "operations/1")])
+async def test_a_letter_whose_tenants_key_cannot_be_had_has_no_content(tenant: str | None, key_id: str | None) -> None:
+    """Under the operations key an erasure of the tenant would not reach it; what is of no known tenant goes there."""
+    desk = Desk()
+    desk.service.does["acme/1"] = throttles
+    await desk.comes(entry("acme/1"))
+    assert not await desk.wiring.wait_for_key("acme")
+    record = Record(catalogue.GATED, 0, 3, 9, b"acme", b"text")
+    output = dead_letter(CODEC, desk.ring, "admit", record, Failure(Fault.US, "internal_error", "x"), "c1", tenant)
+    letter = CODEC.decode(DeadLetter, output.value)
+    assert (letter.payload.key_id if letter.payload else None) == key_id
+
+
+async def test_ids_from_outside_cost_one_wait_a_minute() -> None:
+    """Whoever names key ids that there are not, for whatever tenants, holds the gate up once; a key that is known opens."""
+    desk = Desk()
+    tenants = [f"tenant{n}" for n in range(5)]
+    await desk.comes(*(entry(f"{tenant}/1", tenant) for tenant in tenants))
+    for tenant in tenants:
+        assert not await desk.wiring.wait_for_named_key(tenant, f"{tenant}/9")
+    assert desk.waits == 1
+    assert await desk.wiring.wait_for_named_key("tenant3", "tenant3/1")
+    desk.now += 61.0
+    assert not await desk.wiring.wait_for_named_key("tenant1", "tenant1/9")
+    assert desk.waits == 2
+
+
+async def test_a_key_that_cannot_be_had_is_not_called_a_strangers() -> None:
+    """Sealed to a key of the tenant that is throttled: the sender is not at fault; to one there is not: it is."""
+    desk = Desk()
+    await desk.comes(entry("acme/1"), entry("acme/2", version=2))
+    desk.service.does["acme/1"] = throttles
+    for key_id, code in (("acme/1", "key_unavailable"), ("acme/7", "sealed_to_unknown_key")):
+        request = Request("acme", Sealed("HPKE-X25519-HKDF-SHA256-A256GCM", key_id, b"", b"x" * 64))
+        with pytest.raises(VeilError) as caught:
+            await opened_request(desk.ring, desk.wiring.wait_for_named_key, request)
+        assert caught.value.reason_code == code

@@ -1,0 +1,213 @@
+"""Quotas: what is admitted at the edges of windows and limits, and that any sequence is decided as the oracle does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.quota_oracle import BY_TIER, DAY, MINUTE, Sent, Told, decisions
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.reasons import is_senders
+from veilstream.contracts.records import Limits, LimitsFrom, QuotaCounts, Refusal, Tenant
+from veilstream.tenancy.quota import BACKOFF_S, CODES, decide, retry_after_s
+from veilstream.tenancy.tiers import TIERS, effective, in_force
+
+NOON = 20_000 * DAY + DAY // 2
+NAMES = {
+    "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
+    "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
+}  # fmt: skip
+NEW = QuotaCounts("acme", -1)
+
+
+def limits(**own: int | None) -> Limits:
+    """Limits by the oracle's names."""
+    return Limits(**{NAMES[name]: limit for name, limit in own.items()})
+
+
+def told(refusal: Refusal | None) -> Told:
+    return Told() if refusal is None else Told(refusal.code, refusal.retry_after_s)
+
+
+def codes(limit: Limits, *records: tuple[int, int]) -> list[str | None]:
+    """What comes of records of (broker time, characters), without `quota_`."""
+    counts, found = NEW, []
+    for offset, (at_ms, characters) in enumerate(records):
+        counts, refusal = decide(counts, limit, at_ms, characters, offset)
+        found.append(None if refusal is None else refusal.code.removeprefix("quota_"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("limit", "records", "expected"),
+    [
+        pytest.param({"second": 2}, [(0, 1), (999, 1), (999, 1)], [None, None, "second"], id="last ms of a second"),
+        pytest.param({"second": 2}, [(0, 1), (999, 1), (1_000, 1)], [None, None, None], id="first ms of the next"),
+        pytest.param({"second": 1}, [(0, 1), (1_000, 1), (999, 1)], [None, None, "second"], id="a time gone back"),
+        pytest.param({"second": 1}, [(0, 1), (999, 1), (1_000, 1)], [None, "second", None], id="refused ones uncounted"),
+        pytest.param({"minute": 1}, [(0, 1), (59_999, 1), (60_000, 1)], [None, "minute", None], id="minute"),
+        pytest.param({"minute": 1}, [(0, 1), (60_000, 1), (1, 1)], [None, None, "minute"], id="minute, gone back"),
+        pytest.param(
+            {"day": 1}, [(NOON, 1), (NOON + DAY // 2 - 1, 1), (NOON + DAY // 2, 1)], [None, "day", None], id="midnight UTC"
+        ),
+        pytest.param(
+            {"day": 1}, [(NOON, 1), (NOON + DAY // 2, 1), (NOON, 1)], [None, None, "day"], id="yesterday counts today"
+        ),
+        pytest.param({"second": 0}, [(0, 1), (5_000, 1)], ["second", "second"], id="a limit of 0"),
+        pytest.param({"minute_characters": 10}, [(0, 10), (1, 1)], [None, "characters_minute"], id="exactly used up"),
+        pytest.param({"minute_characters": 10}, [(0, 9), (1, 1), (2, 1)], [None, None, "characters_minute"], id="one by one"),
+        pytest.param(
+            {"minute_characters": 10}, [(0, 6), (1, 5), (2, 4)], [None, "characters_minute", None], id="a smaller one fits"
+        ),
+        pytest.param({"minute_characters": 10}, [(0, 11), (1, 10)], ["characters_minute", None], id="larger than a window"),
+        pytest.param({"day_characters": 10}, [(0, 6), (60_000, 5), (DAY, 5)], [None, "characters_day", None], id="day's text"),
+        pytest.param({"minute_characters": 0}, [(0, 0), (0, 1)], [None, "characters_minute"], id="no characters at all"),
+        pytest.param({"second": 1, "minute": 1, "day": 1}, [(0, 1), (0, 1)], [None, "day"], id="the longest is told"),
+        pytest.param({"second": 1, "minute": 2}, [(0, 1), (0, 1), (0, 1)], [None, "second", "second"], id="only the shorter"),
+        pytest.param({}, [(0, 10**9)] * 3, [None] * 3, id="no limits"),
+    ],
+)  # fmt: skip
+def test_edges_of_windows_and_limits(
+    limit: dict[str, int], records: list[tuple[int, int]], expected: list[str | None]
+) -> None:
+    """Exactly the limit is admitted, one more is not; a window ends with its last millisecond and never comes back."""
+    assert codes(limits(**limit), *records) == expected
+
+
+def test_limits_changed_between_hold_for_the_windows_as_they_stand() -> None:
+    """A lower limit counts what was admitted before; a higher one, or none, lets on at once."""
+    counts, found = NEW, []
+    for offset, limit in enumerate([5, 5, 1, 3, 3, None]):
+        counts, refusal = decide(counts, limits(minute=limit), 0, 1, offset)
+        found.append(refusal is None)
+    assert found == [True, True, False, True, False, True]
+    assert (counts.minute_count, counts.total_count, counts.refused_count) == (4, 4, 2)
+
+
+def test_a_changed_tier_changes_what_is_left() -> None:
+    """A starter at its day's end goes on as standard, and not again as starter."""
+    full = replace(NEW, day_start_ms=NOON - DAY // 2, day_count=1_000)
+    found = [decide(full, effective(tier, None), NOON, 1, 0)[1] for tier in ("starter", "standard", "starter")]
+    assert [refusal and refusal.code for refusal in found] == ["quota_day", None, "quota_day"]
+
+
+def test_back_off_grows_with_refusals_in_a_row() -> None:
+    """1, 2, 4, 8, 15, 15 s; begun anew by one that is admitted; a text that never fits has none and does not lengthen it."""
+    counts, found = NEW, []
+    for offset, (at_ms, characters) in enumerate(
+        [(0, 1), *[(0, 1)] * 6, (1_000, 1), (1_000, 1), (1_000, 99), (1_000, 1)]
+    ):
+        counts, refusal = decide(counts, limits(second=1, minute_characters=9), at_ms, characters, offset)
+        found.append(refusal and refusal.retry_after_s)
+    assert found == [None, 1, 2, 4, 8, 15, 15, None, 1, None, 2]
+    assert (BACKOFF_S, retry_after_s(10**9)) == ((1, 2, 4, 8, 15), 15)
+    assert (counts.refused_in_row, counts.refused_count, counts.total_count) == (2, 9, 2)
+
+
+def test_the_offset_at_which_a_window_was_exhausted_is_kept_as_long_as_the_window() -> None:
+    """Of the first record it refused; a new window has none; what only another window refused leaves no mark."""
+    counts, marks = NEW, []
+    for offset, at_ms in enumerate([0, 1, 2, 1_000, 1_001, 60_000]):
+        counts, _ = decide(counts, limits(second=1, minute=2), at_ms, 1, offset)
+        marks.append((counts.second_exhausted, counts.minute_exhausted, counts.day_exhausted))
+    assert marks == [(-1, -1, -1), (1, -1, -1), (1, -1, -1), (-1, -1, -1), (4, 4, -1), (-1, -1, -1)]
+
+
+def test_an_offset_counted_before_is_not_counted_again() -> None:
+    """After a group's offset was set back by hand: counts stay, and what an open window refused is refused again."""
+    counts = NEW
+    for offset in range(4):
+        counts, _ = decide(counts, limits(minute=2), 0, 1, offset)
+    again = [decide(counts, limits(minute=2), 0, 1, offset) for offset in range(4)]
+    assert [after for after, _ in again] == [counts] * 4
+    assert [refusal and refusal.code for _, refusal in again] == [None, None, "quota_minute", "quota_minute"]
+
+
+@pytest.mark.parametrize("tier", list(BY_TIER))
+def test_tiers_are_as_the_docs_say(tier: str) -> None:
+    """The numbers of FEATURES; a burst of 100 in a second whatever the rate; 10,000 a minute at most."""
+    assert TIERS[tier] == limits(**{name: int(limit) for name, limit in BY_TIER[tier].items()})
+
+
+@pytest.mark.parametrize(
+    ("tier", "own", "day", "second"),
+    [
+        ("starter", None, 1_000, 100),
+        ("starter", Limits(), 1_000, 100),
+        ("starter", Limits(requests_per_day=999), 999, 100),
+        ("starter", Limits(requests_per_day=1_001, requests_per_second=5), 1_000, 5),
+        ("internal", Limits(requests_per_day=0), 0, None),
+        ("internal", None, None, None),
+        ("of a later release", None, 1_000, 100),
+    ],
+)
+def test_the_stricter_of_tier_and_own_limits_holds(
+    tier: str, own: Limits | None, day: int | None, second: int | None
+) -> None:
+    """One by one; 0 is a limit and None is none."""
+    found = effective(tier, own)
+    assert (found.requests_per_day, found.requests_per_second) == (day, second)
+
+
+@pytest.mark.parametrize(("known", "day"), [(30, 3), (20, 2), (10, 1), (5, 1), (25, 1), (-1, 1)])
+def test_a_record_is_counted_under_what_its_gate_knew(known: int, day: int) -> None:
+    """The present limits, a former one, or the oldest known where that one is remembered no more."""
+    former = tuple(LimitsFrom("starter", offset, Limits(requests_per_day=n)) for offset, n in ((20, 2), (10, 1)))
+    row = Tenant("acme", "acme/1", b"", 0, 0, limits=Limits(requests_per_day=3), limits_from=30, former_limits=former)
+    assert in_force(row, known).requests_per_day == day
+
+
+def test_every_refusal_by_quota_is_its_senders_and_says_what_the_limit_is() -> None:
+    """A verdict is `refused` with such a code, and its words name the limit, none of the record."""
+    for code, limit in zip(CODES, ("day", "day_characters", "minute", "minute_characters", "second"), strict=True):
+        _, refusal = decide(replace(NEW, minute_characters=1_234, day_characters=1_234, second_count=1_234,
+                                    minute_count=1_234, day_count=1_234), limits(**{limit: 1_234}), 0, 1, 0)  # fmt: skip
+        assert refusal is not None
+        assert (refusal.code, is_senders(code), "1,234" in refusal.reason) == (code, True, True)
+
+
+LIMITS = [
+    ("internal", None), ("starter", None), ("internal", {"second": 1}), ("internal", {"second": 2, "minute": 3}),
+    ("internal", {"minute": 2, "day": 4}), ("standard", {"day": 0}), ("internal", {"minute_characters": 10}),
+    ("internal", {"minute_characters": 7, "day_characters": 20, "second": 3}),
+]  # fmt: skip
+STEPS = [0, 1, 499, 999, 1_000, 59_999, 60_000, DAY - 1, DAY, -1, -1_000, -MINUTE, -DAY]
+RECORDS = st.lists(
+    st.tuples(st.sampled_from(STEPS), st.integers(0, 12), st.sampled_from(LIMITS), st.integers(0, 9)), max_size=40
+)
+
+
+def sent_of(rows: list[Any]) -> list[Sent]:
+    at_ms, found = NOON - 1, []
+    for step, characters, (tier, own), _ in rows:
+        at_ms += step
+        found.append(Sent("acme", at_ms, characters, tier, own))
+    return found
+
+
+@given(RECORDS)
+def test_any_sequence_is_decided_as_the_oracle_does(rows: list[Any]) -> None:
+    """Times in any order, limits that change between, batches that are dropped and done again: record by record the same.
+
+    Counts stand as bytes in between, as in the table. What was committed and comes once more changes nothing.
+    """
+    sent, codec = sent_of(rows), Codec()
+    committed, found = codec.encode(NEW), []
+    for offset, (one, (_, _, _, crash)) in enumerate(zip(sent, rows, strict=True)):
+        limit = effective(one.tier, None if one.own is None else limits(**one.own))
+        for _ in range(1 + (crash == 0)):  # the first time's writes are lost
+            counts = codec.decode(QuotaCounts, committed)
+            after, refusal = decide(counts, limit, one.at_ms, one.characters, offset)
+        committed = codec.encode(after)
+        found.append(told(refusal))
+        if crash == 1:
+            for former in range(offset + 1):
+                assert decide(after, limit, one.at_ms, one.characters, former)[0] == after
+    assert found == decisions(sent, 0)
+    last = codec.decode(QuotaCounts, committed)
+    refused = sum(one.code is not None for one in found)
+    assert (last.total_count, last.refused_count) == (len(found) - refused, refused)
