@@ -247,15 +247,21 @@ def test_a_broken_runtime_is_found(broken: Callable[[Patch], None]) -> None:
         run_state_machine_as_test(Broken, settings=BUDGET)
 
 
-def slow_heir(broken: Callable[[Patch], None] | None) -> None:
-    """An owner stops in its commit; its heir, slow to fence it, waits while the owner goes on and commits after all."""
+def scheduled(broken: Callable[[Patch], None] | None) -> RuntimeMachine:
+    """The machine for a schedule that is written out, with the runtime as it is or with a broken one."""
 
     class Scheduled(RuntimeMachine):
         def sabotage(self) -> None:
             if broken is not None:
                 broken(self.patches)
 
-    machine = Scheduled()
+    return Scheduled()
+
+
+def slow_heir(broken: Callable[[Patch], None] | None) -> None:
+    """An owner stops in its commit; its heir, slow to fence it, waits while the owner goes on and commits after all."""
+
+    machine = scheduled(broken)
     try:
         machine.begin((0, 0))
         machine.flow(0, [(GOOD, b"a")])
@@ -284,12 +290,7 @@ def test_reading_before_fencing_is_found(broken: Callable[[Patch], None]) -> Non
 def first_start(broken: Callable[[Patch], None] | None) -> None:
     """The broker gives the first producer of an identity its epoch, and the answer is lost: it is asked again."""
 
-    class Scheduled(RuntimeMachine):
-        def sabotage(self) -> None:
-            if broken is not None:
-                broken(self.patches)
-
-    machine = Scheduled()
+    machine = scheduled(broken)
     try:
         machine.broker.append(machine.truths[0].of("in"), b"a", GOOD)
         machine.workers[0].armed["init"] = (Fault.LOST, 0)
