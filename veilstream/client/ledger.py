@@ -110,7 +110,7 @@ async def take(
         raise ClientError("the window is empty: `until` must lie after `since`, and `since` in the past")
     cluster = await describe(client.options, watched.topics)
     async with reading(client.options) as consumer:
-        return await _Taking(client, cluster, consumer, watched).take(since, until or now, wait_s)
+        return await _Taking(client, cluster, consumer, watched).take(since, until, wait_s)
 
 
 class _Taking:
@@ -118,16 +118,16 @@ class _Taking:
         self._client, self._cluster, self._consumer, self._watched = client, cluster, consumer, watched
         self._starts: dict[TopicPartition, int] = {}
 
-    async def take(self, since: datetime, until: datetime, wait_s: float) -> Taken:
-        """See the head of this file."""
-        watched, consumer = self._watched, self._consumer
+    async def take(self, since: datetime, until: datetime | None, wait_s: float) -> Taken:
+        """See the head of this file. Up to now is to the ends of the logs: a clock would leave out this millisecond's records."""
+        watched, consumer, now = self._watched, self._consumer, datetime.now(UTC)
         deadline = time.monotonic() + wait_s
         inputs = self._cluster.of(watched.requests)
         outputs = self._cluster.of(watched.verdicts, watched.audit, watched.letters)
         results = self._cluster.of(watched.results) if watched.results in self._cluster.partitions else []
         await require_kept(consumer, [*inputs, *outputs], since)
         starts = await first_at(consumer, inputs, since)
-        ends = await first_at(consumer, inputs, until)
+        ends = await (first_at(consumer, inputs, until) if until else consumer.end_offsets(inputs))
         self._starts = dict(await first_at(consumer, [*outputs, *results], since - CLOCKS_APART))
         window = {(p.topic, p.partition): range(starts[p], ends[p]) for p in inputs}
         ledger = Ledger(self._cluster.id, window, watched.inside)
@@ -153,7 +153,7 @@ class _Taking:
         standing = barrier.standing() or (None if passed else "the end of transactions that are open on the outputs")
         if any(barrier.below[p] < ends[p] for p in inputs):
             standing = f"{watched.gate} on {watched.requests}"
-        return Taken(ledger.statement(settled), since, until, standing)
+        return Taken(ledger.statement(settled), since, until or now, standing)
 
     async def _read_on(self, partitions: Iterable[TopicPartition], ends: Offsets, feed: Feed, deadline: float) -> bool:
         starts = {partition: self._starts[partition] for partition in partitions}
