@@ -97,9 +97,10 @@ class PiiSearch:
                 continue
             if recognizer.id in self._prefilter.covered and recognizer.id not in possible:
                 continue
-            if type(recognizer) is PhoneRecognizer and not phone.possible(text, recognizer):
-                continue
-            self._recognize(search, recognizer)
+            if type(recognizer) is not PhoneRecognizer:
+                self._recognize(search, recognizer)
+            elif phone.possible(text, recognizer):
+                self._keep(search, recognizer, phone.find(text, recognizer))
         if self._timeouts.count != before:
             raise RecordError(
                 "a pattern of the PII recognizers ran out of time on a field of this record: shorten its texts",
@@ -129,6 +130,9 @@ class PiiSearch:
         results = recognizer.analyze(
             text=search.text.text, entities=search.selection.entities, nlp_artifacts=search.artifacts
         )
+        self._keep(search, recognizer, results)
+
+    def _keep(self, search: _Search, recognizer: Any, results: list[Any]) -> None:
         if results:
             self.analyzer._AnalyzerEngine__add_recognizer_id_if_not_exists(results, recognizer)
             search.results[recognizer.id] = results
