@@ -106,3 +106,10 @@ def test_doubtful_lemmas_leave_the_answer_open(
     around = Surroundings(starts, [start + 9 for start in starts], lemmas, kinds, sure=False)
     at = starts[lemmas.index(["x1"])]
     assert around.support(at, ContextWords(["card"], "substring"), 5, 0) is expected
+
+
+def test_a_finding_on_a_stop_word_looks_one_keyword_ahead(stock_engine: Any) -> None:
+    """With no words after it asked for, Presidio still takes the first keyword from the finding on."""
+    kinds = WordKinds(stock_engine.nlp_engine.nlp["en"])
+    around = Surroundings([0, 10], [9, 19], [["the"], ["card"]], kinds, sure=False)
+    assert around.support(0, ContextWords(["card"], "substring"), 5, 0) is True
