@@ -22,7 +22,7 @@ from veilstream.contracts.errors import ErasedError, RecordError, TenantError, V
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
 from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
-from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest
+from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest, OwnRules
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
@@ -113,6 +113,7 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
         threats=asked.threats,
         format_check=admitted.envelope.format_check,
         profile=asked.profile,
+        own=None if policy.own_rules is None else OwnRules(*policy.own_rules),
     )
 
 

@@ -32,6 +32,7 @@ from veilstream.contracts.sealing import associated_data, hpke_seal, seal, unsea
 from veilstream.contracts.step import Done, Failed, Failure, Item, Output
 from veilstream.detection.model import Detection
 from veilstream.keys.keyring import KeyRing
+from veilstream.policy.document import parse_policy
 
 PLANTED = b"Zebediah"
 SECRET = request("Zebediah says hello", user="zeb", conversation="c-1")
@@ -322,3 +323,21 @@ def test_another_stage_key_opens_nothing(world: World) -> None:
     first = gated(world, SECRET)
     for_later = seal(keys.seal, keys.key_id, b"x", associated_data("acme", origin(7), "findings"))
     assert [r.code for r in admitted(world, replace(first, payload=for_later)).refusals] == ["bad_seal"]
+
+
+def test_the_policys_own_recognizers_go_to_the_worker(world: World) -> None:
+    """With the digest of their content; a policy without any sends nothing."""
+    own = {"name": "staff", "entity": "STAFF", "deny_list": ["Zebediah"]}
+    document = {"id": "own", "version": "1.0.0", "detection": {"recognizers": [own]}}
+    for there in (False, True):
+        if there:
+            world.desk.ask("policy.set", "acme", {"document": document, "activate": True})
+            world.follow()
+        first = admitted(world, gated(world, SECRET, offset=8 + there))
+        record = input_record(CODEC.encode(first), topic=catalogue.ADMITTED)
+        run(detection_step(world.detection()), Item(record, first))
+        asked = world.detected[-1][0].config.own
+        assert (asked is not None) is there
+    expected = parse_policy(document).own_rules
+    assert asked is not None
+    assert (asked.digest, asked.document) == expected

@@ -14,6 +14,7 @@ from veilstream.contracts.codec import Codec
 from veilstream.policy.actions import ACTION_NAMES, Hash, Mask, Preserve, Redact, Replace
 from veilstream.policy.commands import KINDS
 from veilstream.policy.document import Policy, parse_policy
+from veilstream.policy.recognizers import OwnRecognizer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
 
@@ -42,6 +43,14 @@ def test_the_example_is_a_policy() -> None:
     assert policy.action_for("PERSON") == Preserve()
     assert policy.action_for("US_SSN") == Redact()
     assert policy.thresholds().block == 0.75
+
+
+def test_the_example_of_own_recognizers_is_a_policy() -> None:
+    """It is taken, and its table has every field of a recognizer."""
+    example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1]
+    policy = parse_policy(example)
+    assert [recognizer.entity for recognizer in policy.detection.recognizers] == ["EMPLOYEE_ID", "PROJECT"]
+    assert {names(row[0])[0] for row in rows("Recognizers of your own")} == set(OwnRecognizer.model_fields)
 
 
 def test_the_example_is_a_command() -> None:

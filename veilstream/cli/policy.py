@@ -64,6 +64,23 @@ def set_policy(
     show("policy version", told, reason, as_json=as_json)
 
 
+@app.command(name="check")
+def check_policy(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON document.", show_default=False)],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check a policy file without storing it, and without a cluster: every violation is told, with what is allowed there.
+
+    Example:  veil policy check strict.yaml
+    """
+    from veilstream.policy.document import parse_policy
+
+    policy = parse_policy(read_document(file))
+    told = {"policy": policy.id, "version": policy.version, "digest": policy.digest}
+    show("policy", told, "the document is a policy", as_json=as_json)
+
+
 @app.command()
 def activate(
     policy: Annotated[str, typer.Argument(metavar="POLICY", show_default=False)],

@@ -7,16 +7,26 @@ found: who needs it cuts it out of the text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from veilstream.contracts.content import TextField
 from veilstream.contracts.records import Finding, Threat
 
-__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "Profile", "TextField", "Threat"]
+__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "OwnRules", "Profile", "TextField", "Threat"]
 
 Profile: TypeAlias = Literal["parity", "fast"]
 """`parity`: all that Presidio finds. `fast`: all that it finds without its NLP model's entities, so by patterns alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRules:
+    """What a policy adds to the engine: recognizers of the tenant's own, and its allow list."""
+
+    digest: str
+    """SHA-256 of the document, hexadecimal; equal digests are equal rules."""
+    document: bytes = field(compare=False, repr=False)
+    """JSON: `recognizers` and `allow_list` as the policy has them, checked there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class DetectionConfig:
     format_check: bool = True
     """Report dangerous markup (script tags, `javascript:`, template braces, …)."""
     profile: Profile = "parity"
+    own: OwnRules | None = None
 
 
 @dataclass(frozen=True, slots=True)

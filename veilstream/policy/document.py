@@ -21,6 +21,7 @@ from pydantic import Strict as StrictType
 from veilstream.contracts.errors import ConfigError, RecordError
 from veilstream.policy.actions import ACTION_NAMES, Action, Replace, Text
 from veilstream.policy.edge import Strict, checked, form, read_json, read_yaml
+from veilstream.policy.recognizers import AllowList, Entity, Recognizers, refuse_too_many
 from veilstream.policy.version import POLICY_ID_FORM, VERSION_FORM, is_policy_id, is_version
 
 DEFAULT = "default"
@@ -32,7 +33,6 @@ INVALID = "invalid_policy"
 Mode = Literal["strict", "moderate", "permissive"]
 _MODES: tuple[Mode, ...] = get_args(Mode)
 """The strictest first."""
-_ENTITY = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 def _policy_id(value: str) -> str:
@@ -44,12 +44,6 @@ def _policy_id(value: str) -> str:
 def _version(value: str) -> str:
     if not is_version(value):
         raise form(VERSION_FORM)
-    return value
-
-
-def _entity(value: str) -> str:
-    if not _ENTITY.fullmatch(value):
-        raise form("an entity name: upper case letters, digits and _, as EMAIL_ADDRESS")
     return value
 
 
@@ -65,7 +59,6 @@ def _as_set(values: tuple[str, ...]) -> tuple[str, ...]:
 
 PolicyId = Annotated[str, AfterValidator(_policy_id)]
 VersionText = Annotated[str, AfterValidator(_version)]
-Entity = Annotated[str, AfterValidator(_entity)]
 Entities = Annotated[tuple[Entity, ...], StrictType(False), Field(max_length=500), AfterValidator(_as_set)]
 """A set of entity names: sorted, so that their order in the file changes no digest."""
 Confidence = Annotated[float, Field(ge=0, le=1)]
@@ -84,6 +77,10 @@ class DetectionPart(Strict):
     mode: Mode = "moderate"
     unnamed_fields: Literal["judged", "trusted"] = "judged"
     """Of a document with `text_fields`: whether the fields it does not name are judged too. A sender may not decide that."""
+    recognizers: Annotated[Recognizers, AfterValidator(refuse_too_many)] = ()
+    """The tenant's own, beside the engine's, in every profile."""
+    allow_list: AllowList = ()
+    """Values that are no finding."""
 
 
 class Thresholds(Strict):
@@ -144,6 +141,8 @@ class Policy(Strict):
             "actions": self.actions,
             "decision.block_entities": decision.block_entities,
             "decision.review_entities": decision.review_entities,
+            "detection.recognizers": [recognizer.entity for recognizer in self.detection.recognizers],
+            "detection.allow_list": [entity for allowed in self.detection.allow_list for entity in allowed.entities],
         }
         for field, names in named.items():  # else a misspelt entity would silently have no effect
             if looked_for is not None and not set(names) <= set(looked_for):
@@ -156,12 +155,24 @@ class Policy(Strict):
         written = self.model_dump(mode="json")
         if self.detection.profile == "parity":  # what every version meant before there were profiles: its digest stays
             del written["detection"]["profile"]
+        for later in ("recognizers", "allow_list"):
+            if not written["detection"][later]:
+                del written["detection"][later]
         return rfc8785.dumps(written)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hex."""
         return digest_of_document(self.canonical)
+
+    @cached_property
+    def own_rules(self) -> tuple[str, bytes] | None:
+        """The tenant's own recognizers and its allow list as canonical JSON, after its digest; None: it has none."""
+        detection = self.detection
+        if not detection.recognizers and not detection.allow_list:
+            return None
+        rules = rfc8785.dumps(detection.model_dump(mode="json", include={"recognizers", "allow_list"}))
+        return digest_of_document(rules), rules
 
     def action_for(self, entity: str) -> Action:
         """What is done with a finding of this entity."""

@@ -31,6 +31,7 @@ from veilstream.detection.model import DetectionConfig, Finding, TextField
 from veilstream.detection.pii import phone
 from veilstream.detection.pii.configuration import PatternTimeouts
 from veilstream.detection.pii.context import Surroundings, hasten
+from veilstream.detection.pii.own import Own, OwnCache
 from veilstream.detection.pii.pipeline import Stages, Whole, batches, stages
 from veilstream.detection.pii.prefilter import Prefilter
 from veilstream.detection.pii.selection import Selection, Selections
@@ -51,6 +52,7 @@ class _Search:
     """Results so far, by recognizer id."""
     doc: Any = None
     artifacts: Any = None
+    own: Own | None = None
 
 
 class PiiSearch:
@@ -64,6 +66,7 @@ class PiiSearch:
         self._whole = Whole(analyzer.nlp_engine)
         self._selections = Selections(analyzer, stages(analyzer.nlp_engine))
         self._prefilter = Prefilter(_filtered(analyzer.registry.recognizers))
+        self._own = OwnCache()
         self.supported = self._selections.supported
 
     def find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
@@ -73,9 +76,8 @@ class PiiSearch:
         pattern ran out of time on a text.
         """
         found: list[tuple[Finding, ...]] = [()] * len(texts)
-        select = self._selections.select
         searches = [
-            _Search(place, text, config.score_threshold, select(config.language, config.entities, config.profile))
+            self._search(place, text, config)
             for place, (text, config) in enumerate(texts)
             if text.text and config.entities != ()
         ]
@@ -87,11 +89,27 @@ class PiiSearch:
                 found[search.place] = self._conclude(search)
         return found
 
+    def _search(self, place: int, text: TextField, config: DetectionConfig) -> _Search:
+        """What runs on a text: the engine's recognizers, and with them the policy's own (step 1)."""
+        select, asked = self._selections.select, config.entities
+        if config.own is None:
+            selection = select(config.language, asked, config.profile)
+            return _Search(place, text, config.score_threshold, selection)
+        own = self._own.of(config.own)
+        if asked is not None:  # what only the policy's own recognizers find is not asked of the engine
+            supported = self.supported(config.language, config.profile)
+            asked = tuple(entity for entity in asked if entity in supported or entity not in own.entities)
+        selection = select(config.language, asked, config.profile)
+        selection = own.join(selection, config.entities, self._enhancer.context_matching_mode)
+        return _Search(place, text, config.score_threshold, selection, own=own)
+
     def _match(self, search: _Search) -> None:
         """Run those of a text's recognizers that read the text alone and can find something (step 2)."""
         text, selection = search.text.text, search.selection
         possible = self._prefilter.possible(text)
         before = self._timeouts.count
+        if search.own is not None:
+            search.own.begin(text)
         for recognizer in selection.recognizers:
             if recognizer.id not in selection.text_only:
                 continue
@@ -146,7 +164,8 @@ class PiiSearch:
         else:
             self._raise_scores(search, steps)
         results = self.analyzer._AnalyzerEngine__remove_low_scores(results, search.threshold, recognizers)
-        return tuple(_finding(result, search.text.path) for result in EntityRecognizer.remove_duplicates(results))
+        found = tuple(_finding(result, search.text.path) for result in EntityRecognizer.remove_duplicates(results))
+        return found if search.own is None else search.own.without_allowed(search.text.text, found)
 
     def _raise_scores(self, search: _Search, steps: Stages) -> None:
         """What `LemmaContextAwareEnhancer.enhance_using_context` does to scores."""

@@ -58,8 +58,9 @@ class Selections:
         self._analyzer, self._stages = analyzer, stages
         self._order = {recognizer.id: place for place, recognizer in enumerate(analyzer.registry.recognizers)}
         self.select = lru_cache(maxsize=1024)(self._select)
+        self.supported = lru_cache(maxsize=64)(self._supported)
 
-    def supported(self, language: str, profile: Profile = "parity") -> tuple[str, ...]:
+    def _supported(self, language: str, profile: Profile = "parity") -> tuple[str, ...]:
         """Every entity some recognizer of the language and profile finds, sorted.
 
         Raises `TenantError` for an unknown language.
@@ -88,7 +89,7 @@ class Selections:
                 code="unsupported_entity",
             )
         asked = list(supported if entities is None else entities)
-        recognizers = self._recognizers(language, asked, profile)
+        recognizers = self._recognizers(language, asked, profile) if asked else []
         return Selection(
             language=language,
             entities=asked,
