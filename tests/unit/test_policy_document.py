@@ -119,7 +119,7 @@ REFUSED = [
     (BASE | {"detection": {"entities": ["URL", "Url"]}}, f"detection.entities.1: {ENTITY_FORM}"),
     (
         BASE | {"detection": {"language": "english"}},
-        "detection.language: must be a language code of two letters, as en",
+        "detection.language: must be a language code of two letters, as en, or detect",
     ),
     (
         BASE | {"detection": {"score_threshold": 1.01}},
@@ -153,7 +153,7 @@ REFUSED = [
     ),
     (
         BASE | {"detection": {"language": "x", "mode": 1}},
-        "detection.language: must be a language code of two letters, as en; "
+        "detection.language: must be a language code of two letters, as en, or detect; "
         "detection.mode: must be 'strict', 'moderate' or 'permissive'",
     ),
     ("", "the policy: must be a mapping of fields"),

@@ -15,6 +15,7 @@ from veilstream.detection.model import Detection, DetectionConfig, DetectionRequ
 if TYPE_CHECKING:
     from veilstream.detection.pii.configuration import Sources
     from veilstream.detection.pii.search import PiiSearch
+    from veilstream.detection.pii.spoken import Spoken
     from veilstream.detection.threats.scan import ThreatScan
 
 WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-0123 or write to ann@example.com."
@@ -24,8 +25,13 @@ WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-012
 class _Engine(NamedTuple):
     nlp_config: str | None
     sources: Sources
-    pii: PiiSearch
+    spoken: Spoken
     threats: ThreatScan
+
+    @property
+    def pii(self) -> PiiSearch:
+        """The search of the configured engine, with its models."""
+        return self.spoken.engine
 
 
 _engine: _Engine | None = None
@@ -51,10 +57,10 @@ def load(nlp_config: str | None) -> None:
     timeouts = silence()
     analyzer = build(origin)
 
-    from veilstream.detection.pii.search import PiiSearch
+    from veilstream.detection.pii.spoken import Spoken
     from veilstream.detection.threats.scan import ThreatScan
 
-    _engine = _Engine(nlp_config, origin, PiiSearch(analyzer, timeouts), ThreatScan(threats))
+    _engine = _Engine(nlp_config, origin, Spoken(analyzer, timeouts), ThreatScan(threats))
     warm_up = [
         DetectionRequest((TextField("text", WARM_UP),), DetectionConfig(language=language))
         for language in analyzer.supported_languages
@@ -70,8 +76,7 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     answered, and the caller asks again record by record.
     """
     engine = _loaded()
-    texts = [(text, request.config) for request in batch for text in request.fields]
-    per_text = iter(engine.pii.find(texts))
+    per_text = iter(engine.spoken.find(batch))
     detections = []
     for request in batch:
         findings = tuple(finding for _ in request.fields for finding in next(per_text))
@@ -82,7 +87,7 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
 
 def supported_entities(language: str = "en") -> tuple[str, ...]:
     """Every entity a policy may ask for in `language`, sorted. Raises `TenantError` for an unknown language."""
-    return _loaded().pii.supported(language)
+    return _loaded().spoken.search(language).supported(language)
 
 
 def lineage(nlp_config: str | None) -> dict[str, str]:

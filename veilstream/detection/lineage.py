@@ -20,6 +20,7 @@ PACKAGES: Final = (
     "numpy",
     "phonenumbers",
     "presidio-analyzer",
+    "py3langid",
     "regex",
     "spacy",
     "thinc",

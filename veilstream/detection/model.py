@@ -8,13 +8,25 @@ found: who needs it cuts it out of the text.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from veilstream.contracts.content import TextField
 from veilstream.contracts.records import Finding, Threat
 
-__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "OwnRules", "Profile", "TextField", "Threat"]
+__all__ = [
+    "DETECT",
+    "Detection",
+    "DetectionConfig",
+    "DetectionRequest",
+    "Finding",
+    "OwnRules",
+    "Profile",
+    "TextField",
+    "Threat",
+]
 
+DETECT: Final = "detect"
+"""In place of a language: it is told from each record's texts."""
 Profile: TypeAlias = Literal["parity", "fast"]
 """`parity`: all that Presidio finds. `fast`: all that it finds without its NLP model's entities, so by patterns alone."""
 
@@ -34,6 +46,7 @@ class DetectionConfig:
     """What a policy asks of detection. Hashable: texts with equal configs share a batch."""
 
     language: str = "en"
+    """Code of two letters, or DETECT."""
     entities: tuple[str, ...] | None = None
     """PII entities to look for; None: all that the engine supports; empty: no search for PII."""
     score_threshold: float | None = None

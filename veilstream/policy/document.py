@@ -48,8 +48,8 @@ def _version(value: str) -> str:
 
 
 def _language(value: str) -> str:
-    if not re.fullmatch("[a-z]{2}", value):
-        raise form("a language code of two letters, as en")
+    if value != "detect" and not re.fullmatch("[a-z]{2}", value):
+        raise form("a language code of two letters, as en, or detect")
     return value
 
 

@@ -58,7 +58,7 @@ class _Search:
 class PiiSearch:
     """The search for PII over one loaded AnalyzerEngine."""
 
-    def __init__(self, analyzer: Any, timeouts: PatternTimeouts) -> None:
+    def __init__(self, analyzer: Any, timeouts: PatternTimeouts, own: OwnCache | None = None) -> None:
         self.analyzer = analyzer
         self._timeouts = timeouts
         self._enhancer = analyzer.context_aware_enhancer
@@ -66,7 +66,7 @@ class PiiSearch:
         self._whole = Whole(analyzer.nlp_engine)
         self._selections = Selections(analyzer, stages(analyzer.nlp_engine))
         self._prefilter = Prefilter(_filtered(analyzer.registry.recognizers))
-        self._own = OwnCache()
+        self._own = OwnCache() if own is None else own
         self.supported = self._selections.supported
 
     def find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
