@@ -22,7 +22,7 @@ from veilstream.contracts.errors import ErasedError, RecordError, TenantError, V
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
 from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
-from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest, OwnRules
+from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
@@ -107,7 +107,7 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
     """What the pinned policy asks of detection."""
     asked = policy.detection
     return DetectionConfig(
-        language=asked.language,
+        language=(admitted.envelope.language or DETECT) if asked.language == DETECT else asked.language,
         entities=tuple(asked.entities) if asked.entities is not None else None,
         score_threshold=None,  # the engine's own: weak findings are noted in the verdict, the policy decides which are acted on
         threats=asked.threats,

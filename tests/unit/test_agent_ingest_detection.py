@@ -341,3 +341,20 @@ def test_the_policys_own_recognizers_go_to_the_worker(world: World) -> None:
     expected = parse_policy(document).own_rules
     assert asked is not None
     assert (asked.digest, asked.document) == expected
+
+
+@pytest.mark.parametrize(
+    ("policys", "given", "asked"),
+    [("en", None, "en"), ("en", "de", "en"), ("detect", None, "detect"), ("detect", "de", "de")],
+)
+def test_a_records_language_is_heeded_where_the_policy_says_detect(
+    world: World, policys: str, given: str | None, asked: str
+) -> None:
+    """Else a sender could choose what is looked for in its text."""
+    document = {"id": "own", "version": "1.0.0", "detection": {"language": policys}}
+    world.desk.ask("policy.set", "acme", {"document": document, "activate": True})
+    world.follow()
+    first = admitted(world, gated(world, request("hello", **({} if given is None else {"language": given}))))
+    record = input_record(CODEC.encode(first), topic=catalogue.ADMITTED)
+    run(detection_step(world.detection()), Item(record, first))
+    assert world.detected[-1][0].config.language == asked

@@ -167,6 +167,18 @@ def test_fields_and_texts_of_a_batch_do_not_meet() -> None:
     ]
 
 
+def test_in_a_long_text_no_value_is_lost() -> None:
+    """100,000 characters are one text: values stand at every distance from its ends, and none is cut."""
+    piece = "ä𝔘 badge EMP-123456, Falcon;"
+    text = "".join(piece + "." * (number % 7) for number in range(100_000 // 35))
+    text += "x" * (100_000 - len(text) - 11) + " EMP-654321"
+    starts = [place for place in range(len(text)) if text.startswith(("EMP-", "Falcon"), place)]
+    found = find(text, rules(EMPLOYEE, PROJECTS), profile="fast", entities=("EMPLOYEE_ID", "PROJECT"))
+    assert len(text) == 100_000
+    assert sorted(f.start for f in found) == starts
+    assert {text[f.start : f.end] for f in found} == {"EMP-123456", "Falcon", "EMP-654321"}
+
+
 @pytest.mark.parametrize(
     ("regex", "text"),
     [

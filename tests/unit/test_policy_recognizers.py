@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from veilstream.cli.main import app
 from veilstream.contracts.errors import RecordError
 from veilstream.policy.document import Policy, parse_policy
+from veilstream.policy.regexes import widest
 
 PATTERN = {"name": "p", "regex": "SECRET-[0-9]+"}
 LOOK_AROUND = "RE2, which has no look-around"
@@ -141,3 +142,20 @@ def test_policy_check_needs_no_cluster(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["policy", "check", str(file)])
     assert isinstance(refused.exception, RecordError)
     assert "a recognizer with patterns" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("regex", "bytes_"),
+    [
+        (r"\bEMP-\d{6}\b", 40),
+        ("[[:alpha:]]", 8),
+        ("a{,5}", 20),
+        ("a+", None),
+        (r"\d{3,}", None),
+        (r"\pL", None),
+        ("(?:a|b*)c", None),
+    ],
+)
+def test_how_far_a_search_can_look(regex: str, bytes_: int | None) -> None:
+    """Counts work; a bound is told only where there is one."""
+    assert widest(regex) == bytes_

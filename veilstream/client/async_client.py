@@ -104,6 +104,7 @@ class AsyncClient:
         user: str | None = None,
         policy: str | None = None,
         mode: str | None = None,
+        language: str | None = None,
         request_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout_s: float = CHECK_TIMEOUT_S,
@@ -113,7 +114,7 @@ class AsyncClient:
         content = content_of(text, messages=messages, document=document, text_fields=text_fields)
         request = Request(
             tenant, content, request_id=request_id, user=user, session=session, conversation=conversation,
-            policy=policy, mode=mode, metadata=metadata or {},
+            policy=policy, mode=mode, language=language, metadata=metadata or {},
         )  # fmt: skip
         return await self.check_request(request, timeout_s=timeout_s, seal=seal)
 

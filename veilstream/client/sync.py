@@ -63,6 +63,7 @@ class Client:
         user: str | None = None,
         policy: str | None = None,
         mode: str | None = None,
+        language: str | None = None,
         request_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout_s: float = CHECK_TIMEOUT_S,
@@ -73,7 +74,7 @@ class Client:
             self._opened.check(
                 text, tenant=tenant, messages=messages, document=document, text_fields=text_fields,
                 conversation=conversation, session=session, user=user, policy=policy, mode=mode,
-                request_id=request_id, metadata=metadata, timeout_s=timeout_s, seal=seal,
+                language=language, request_id=request_id, metadata=metadata, timeout_s=timeout_s, seal=seal,
             )
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ MAX_ADDRESS = 45
 MODES = ("strict", "moderate", "permissive")
 ROLES = ("system", "user", "assistant", "tool")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+LANGUAGE = re.compile(r"[a-z]{2}")
 POLICY_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 DOCUMENT_KEY = re.compile(r"(?!.*[0-9]{4})[A-Za-z_$@][A-Za-z0-9_$:-]{0,63}")
 """Keys of a document are names, not text: they pass unjudged, so what could be a value (four digits in a row) is refused."""
@@ -53,6 +54,8 @@ def envelope_violations(request: Request) -> Iterator[Refusal]:
         yield Refusal("unknown_policy", "policy must be the id of a policy: 1 to 64 of A-Z a-z 0-9 _ . -")
     if request.mode is not None and request.mode not in MODES:
         yield Refusal("bad_mode", f"mode must be one of {', '.join(MODES)}")
+    if request.language is not None and not LANGUAGE.fullmatch(request.language):
+        yield Refusal("bad_language", "language must be a code of two letters, as en")
     if request.source_address is not None and not _is_address(request.source_address):
         yield Refusal("bad_source_address", "source_address must be an IPv4 or IPv6 address")
     if any(len(name) > MAX_NAME for name in (request.user or "", request.conversation or "")):

@@ -28,7 +28,7 @@ from veilstream.ingest.limits import (
 
 CONTENT_FIELDS = ("text", "messages", "document", "sealed")
 OPTIONS = ("request_id", "user", "session", "conversation", "source_address", "policy", "mode", "format_check", "cache",
-           "routing", "metadata")  # fmt: skip
+           "routing", "metadata", "language")  # fmt: skip
 INSIDE = ("text", "messages", "document", "text_fields", *OPTIONS)
 """Fields of what a sealed payload opens to: all of a request but the tenant."""
 FIELDS = ("tenant", "sealed", *INSIDE)
@@ -181,7 +181,7 @@ def _request(tenant: str, plain: Mapping[str, Any], problems: list[Refusal]) -> 
 
 def _options(plain: Mapping[str, Any], problems: list[Refusal]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("request_id", "user", "session", "conversation", "source_address", "policy", "mode"):
+    for name in ("request_id", "user", "session", "conversation", "source_address", "policy", "mode", "language"):
         value = plain.get(name)
         if value is not None and not isinstance(value, str):
             problems.append(Refusal("wrong_type", f"{name} must be a string"))

@@ -6,7 +6,9 @@ What RE2 cannot do (look-around, back-references) is refused where the policy is
 from __future__ import annotations
 
 import re
+import warnings
 from functools import lru_cache
+from re import _parser  # type: ignore[attr-defined]
 from typing import Any, Final
 
 import re2
@@ -18,6 +20,9 @@ PROGRAMS_MAX: Final = 10_000
 """Instructions of all patterns of a policy."""
 MEMORY_BYTES: Final = 1 << 20
 """Memory of one compiled pattern with its automaton, which RE2 empties when it is full."""
+
+WIDTH_MAX: Final = 10_000
+"""Characters; above it a bound says nothing."""
 
 _LOOK_AROUND: Final = ("(?=", "(?!", "(?<=", "(?<!")
 _BORDER: Final = re.compile(r"\\b[^\x00-\x7f]|[^\x00-\x7f]\\b")
@@ -65,6 +70,19 @@ def compiled(pattern: str, *, case_sensitive: bool) -> Any:
     if made.search(b"") is not None:
         raise PatternError("a pattern that does not match the empty text: say with + or a count what must be there")
     return made
+
+
+def widest(pattern: str) -> int | None:
+    """Most bytes that a match can have; None: no bound is known. Python's own parser says it, where it can read the pattern.
+
+    It only tells how far a search can look, never what is found.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what Python may read differently one day
+            most = int(_parser.parse(pattern).getwidth()[1])
+    except (re.error, RecursionError, OverflowError):
+        return None
+    return most * 4 if most <= WIDTH_MAX else None
 
 
 def _words(error: Exception) -> str:

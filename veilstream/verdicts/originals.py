@@ -132,6 +132,7 @@ def _request(envelope: Envelope, body: Body) -> Request:
         cache=envelope.cache,
         routing=envelope.routing,
         metadata=body.metadata,
+        language=envelope.language,
     )
 
 

@@ -212,6 +212,7 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
         format_check=request.format_check,
         cache=request.cache,
         routing=request.routing,
+        language=request.language,
         characters=sum(len(field.text) for field in text_fields(request.payload)),
     )
     return _gated(gate, given, envelope, payload, ())

@@ -34,6 +34,7 @@ class Envelope:
     state_offset: int = -1
     token: TokenUse | None = None
     limits_from: int = -1
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Request:
     cache: bool = True
     routing: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
