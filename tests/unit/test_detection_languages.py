@@ -122,6 +122,7 @@ def test_a_records_language_is_told_from_its_texts(text: str, entity: str) -> No
         "",
         "x",
         "4111 1111 1111 1111",
+        "Juan García, Maria Rossi, Pierre Dupont, Carlos Hernández, Giovanni Bianchi",
         "🙂" * 40,
         "さようなら、また明日お会いしましょう。お元気でお過ごしください。",
     ],
