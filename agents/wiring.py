@@ -91,8 +91,15 @@ class Wiring:
             tenant, STATE, lambda: self.view.state_offset >= offset
         )
 
+    async def read_on(self) -> bool:
+        """Whether this worker has read the state up to where it stands now, waiting a while."""
+        return await self._follower(STATE).up_to_now(self.settings.policy_wait_s)
+
+    def _follower(self, topic: str) -> Follower:
+        return next(follower for follower in self.followers if follower.topic == topic)
+
     async def _wait(self, tenant: str, topic: str, until: Callable[[], bool]) -> bool:
-        follower = next(follower for follower in self.followers if follower.topic == topic)
+        follower = self._follower(topic)
         return await self.patience.wait(tenant, lambda: follower.wait_until(until, self.settings.policy_wait_s))
 
     def _knows(self, pin: PolicyPin, tenant: str) -> bool:

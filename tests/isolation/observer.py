@@ -25,7 +25,7 @@ from veilstream.contracts.records import (
 )
 
 T = TypeVar("T")
-WAIT_S = 30.0
+WAIT_S = 60.0
 READ: dict[str, type[Any]] = {
     catalogue.GATED: Gated,
     catalogue.ADMITTED: Admitted,

@@ -90,6 +90,7 @@ def renamed(rig: Rig) -> tuple[bytes, Headers]:
 def revoked(rig: Rig) -> tuple[bytes, Headers]:
     value, name = avro("bbb"), uuid.uuid4().hex
     rig.done("token.revoke", {"id": name}, tenant="bbb")
+    rig.observer.outcome(rig.ask(plain("no-such-tenant")))  # for which the gate reads on to where the state stands now
     return value, [token("bbb", value, jti=name)]
 
 
@@ -143,7 +144,7 @@ def test_a_replay_on_another_partition(rig: Rig, tally: Tally) -> None:
 def gated_again(rig: Rig) -> str:
     """The gate's principal is stolen: the gated record once more, on its tenant's partition."""
     captured(rig)
-    seen = rig.observer.find(Gated, lambda g: g.envelope.tenant == "bbb" and g.envelope.token is not None)[0]
+    seen = rig.observer.wait(Gated, lambda g: g.envelope.tenant == "bbb" and g.envelope.token is not None)
     mark = uuid.uuid4().hex
     forged = replace(seen.record, envelope=replace(seen.record.envelope, request_id=mark))
     rig.put("gate", catalogue.GATED, CODEC.encode(forged), key=b"bbb", partition=seen.partition)

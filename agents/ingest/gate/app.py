@@ -27,6 +27,7 @@ def build(settings: Settings) -> Agent[Record]:
     gate = Gate(
         w.codec, w.keyring, w.view, w.cluster, w.wait_for_key, w.wait_for_named_key, w.framing,
         tokens=_tokens(settings, keys, w.view, counts), region=settings.region, counts=counts,
+        read_on=w.read_on,
     )  # fmt: skip
     return Agent(
         name="gate", group="veil-gate", topics=(REQUESTS, REDRIVE), decode=lambda record: record,

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
-from agents.ingest.gate.payload import WaitForKey, keys_of, opened_request
+from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
 from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
@@ -68,6 +68,8 @@ class Gate:
     region: str | None = None
     """None: a tenant's region is not checked."""
     counts: AccessMetrics = field(default_factory=uncounted)
+    read_on: Callable[[], Awaitable[object]] = field(kw_only=True)
+    """Reads the state up to where it stands now, bounded: a tenant's first record may overtake the row that makes it."""
 
 
 def make_step(gate: Gate) -> Step[Record]:
@@ -77,7 +79,10 @@ def make_step(gate: Gate) -> Step[Record]:
         inputs = [await _input(gate, item.record) for item in batch]
         reading = await _with_schemas(gate, [given.value for given in inputs if isinstance(given, Input)])
         read = [(given, parse(given.value, reading.codec)) if isinstance(given, Input) else given for given in inputs]
-        await gate.keyring.prepare(keys_of(gate.keyring, (one[1] for one in read if isinstance(one, tuple))))
+        parsed = [one[1] for one in read if isinstance(one, tuple)]
+        if names_a_stranger(gate.view, parsed):
+            await gate.read_on()  # once a batch: whoever invents tenants costs little
+        await gate.keyring.prepare(keys_of(gate.keyring, parsed))
         return [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
 
     return step
