@@ -64,7 +64,7 @@ class QuotaRig:
                     for tenant in self.tenants[begin : begin + 10]
                 )
             )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not all(self.view.tenant(tenant) and self.ring.has(tenant) for tenant in self.tenants):
                 await asyncio.sleep(0.02)
 

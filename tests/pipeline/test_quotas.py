@@ -126,6 +126,7 @@ async def compare(rig: QuotaRig, feed: Any, count: int, kills: int, seed: int) -
     }
     assert differing == {}
     assert decided.keys() == expected.keys()
+    await rig.stack.wait_ready("admit")  # the last kill may have come when all was done
     restarts = sum(c.restarts for c in rig.stack.components if c.name == "admit")
     assert restarts >= kills
     codes = [told.code for told in expected.values()]
@@ -133,6 +134,7 @@ async def compare(rig: QuotaRig, feed: Any, count: int, kills: int, seed: int) -
     assert codes.count(None) > count // 10
 
 
+@pytest.mark.timeout(500)
 async def test_quotas_equal_the_oracle_over_a_kill(tmp_path: Path) -> None:
     """A thousand records of ten tenants, hostile times, limits changed by command while they flow, one kill -9 of admit."""
     async with open_quota_rig(tmp_path, tenants=10) as rig:
