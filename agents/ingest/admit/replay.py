@@ -17,7 +17,6 @@ tenant's key away) leaves none; a second one of it is told from the next record 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
 
 from veilstream.contracts.codec import Codec
@@ -40,7 +39,7 @@ def suspicion(
     row = table.get(_key(envelope))
     if row is None:
         return None
-    passed = _read(codec, row)
+    passed = codec.decode(Passed, row)
     # at or before the place of the last one: the group's offset was set back by hand, the record is no replay of itself
     if record.offset <= passed.offset or _number(envelope) > passed.highest:
         return None
@@ -49,17 +48,8 @@ def suspicion(
 
 
 def remember(codec: Codec, table: Overlay, envelope: Envelope, record: Record) -> None:
-    """The record was opened, so its origin and revision are what the gate wrote."""
-    key, number = _key(envelope), _number(envelope)
-    row = table.get(key)
-    if row is None or number > _read(codec, row).highest:
-        table[key] = codec.encode(Passed(number, record.offset))
-
-
-@lru_cache(maxsize=64)
-def _read(codec: Codec, row: bytes) -> Passed:
-    """Kept, as a row is looked at twice for a record: decoding it is most of what a record costs here."""
-    return codec.decode(Passed, row)
+    """The record was opened, so its origin and revision are what the gate wrote; and it is none of `suspicion`."""
+    table[_key(envelope)] = codec.encode(Passed(_number(envelope), record.offset))
 
 
 def _key(envelope: Envelope) -> bytes:

@@ -92,31 +92,26 @@ async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
     if gated.refusals or gated.payload is None:
         return _refused(admit, item, *gated.refusals)
     await admit.wait_for_state(tenant, gated.envelope.state_offset)
-    opened = await _opened(admit, item, gated.payload.key_id)
     try:
-        if isinstance(opened, RecordError):  # not as the gate wrote it: nothing it says is counted
-            raise opened
+        plain = await _opened(
+            admit, item, gated.payload.key_id
+        )  # what does not open may be anybody's: it counts nothing
         if gated.envelope.supersedes is None and (over := _over(admit, sweep, item)) is not None:
             return _refused(admit, item, over)
-        if not isinstance(opened, bytes):
-            raise opened
         await admit.wait_for_key(tenant, None)  # it may have been rotated since
         pin = admit.view.pin(tenant, gated.envelope.received_ms, gated.envelope.policy)
         keys = admit.keyring.of_tenant(tenant)
     except (RecordError, TenantError, ErasedError) as exc:
         return _refused(admit, item, Refusal(exc.reason_code, str(exc), exc.fault.value))
-    admitted = seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, opened)
+    admitted = seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, plain)
     return Done((_output(admit, item.record, admitted),), "admitted")
 
 
-async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes | RecordError | TenantError | ErasedError:
-    """The body, and from now on the record has been here; or why it does not open. Raises WorldError."""
+async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes:
+    """The body; and from now on the record has been here. Raises RecordError, TenantError, ErasedError, WorldError."""
     gated, tenant = item.value, item.value.envelope.tenant
     await admit.wait_for_key(tenant, key_id)
-    try:
-        plain = open_record(gated, admit.keyring.by_id(key_id, tenant).seal)
-    except (RecordError, TenantError, ErasedError) as exc:
-        return exc
+    plain = open_record(gated, admit.keyring.by_id(key_id, tenant).seal)
     replay.remember(admit.codec, item.table, gated.envelope, item.record)
     return plain
 
