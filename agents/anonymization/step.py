@@ -20,11 +20,11 @@ from veilstream.anonymize.actions import HashKey
 from veilstream.anonymize.apply import Safe, anonymize
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
+from veilstream.contracts.bound import open_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, TenantError, VeilError, WorldError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.records import Body, Findings, PolicyPin, Refusal, Sealed, Verdict
-from veilstream.contracts.sealing import associated_data, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Headers, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
 from veilstream.policy.case import DELETED
@@ -41,7 +41,6 @@ from veilstream.verdicts.build import (
 from veilstream.verdicts.decide import Decision, closed, decide
 from veilstream.verdicts.lineage import code_version, lineage_digest
 
-INPUT_STAGE = "findings"
 TRACE = "traceparent"
 UNKNOWN_ACTOR = "unknown"
 """Who sent a record whose body cannot be read, or that names no user."""
@@ -125,8 +124,7 @@ def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pi
     """1. Open. 2. Apply the actions. 3. Decide. 4. Seal for the consumer where the tenant wants it."""
     findings, envelope = item.value, item.value.envelope
     keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
-    body = agent.codec.decode(Body, plain)
+    body = agent.codec.decode(Body, open_record(findings, keys.seal))
     policy = agent.view.document(pin.policy, pin.version, pin.digest)
     safe = anonymize(body.content, findings.findings, policy, HashKey(keys.hash, keys.version))
     decision = decide(findings.findings, findings.threats, policy, envelope.mode)

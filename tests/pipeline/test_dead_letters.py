@@ -17,6 +17,7 @@ from tests.pipeline.chain import Chain, Outputs, committed, files_with, send, un
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.dead_letters import Found, Wanted, content, discard, letters, redrive
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.codec import MARKER, named_schema, own_schemas
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.identity import Origin, verdict_id
@@ -32,7 +33,6 @@ from veilstream.contracts.records import (
     Request,
     Verdict,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.keys.keyring import KeyRing
 from veilstream.keys.service import LocalFile
 
@@ -157,11 +157,11 @@ async def _of_another_release(chain: Chain, client: AsyncClient, text: str) -> t
     origin = replace(seen.origin, offset=1_000_000 + number)  # of no record that the chain has seen
     keys = (await _ring(chain, client)).of_tenant("demo")
     body = client.codec.encode(Body(Content(text=text), user="someone"))
-    payload = seal(keys.seal, keys.key_id, body, associated_data("demo", origin, "findings"))
     pin = PolicyPin(seen.policy.policy, seen.policy.version, seen.policy.digest, 0)
     envelope = Envelope("demo", origin, seen.received_ms, b"lane", request_id="r-9", characters=len(text))
     found = (Finding("EMAIL_ADDRESS", "text", 0, 10_000, 1.0, "test"),)
-    return origin, client.codec.encode(Findings(envelope, payload, (), pin, found))
+    findings = seal_record(Findings(envelope, None, (), pin, found), keys.seal, keys.key_id, body)
+    return origin, client.codec.encode(findings)
 
 
 async def test_a_record_that_failed_inside_the_chain_gets_the_verdict_it_should_have_had(
@@ -212,9 +212,8 @@ async def test_a_kill_between_does_not_redrive_twice(chain: Chain, client: Async
     values = []
     for origin in origins:
         body = client.codec.encode(Body(Content(text=f"Letter {origin.offset}")))
-        payload = seal(keys.seal, keys.key_id, body, associated_data("demo", origin, "findings"))
-        value = replace(template, envelope=replace(template.envelope, origin=origin), payload=payload)
-        values.append(client.codec.encode(value))
+        value = replace(template, envelope=replace(template.envelope, origin=origin))
+        values.append(client.codec.encode(seal_record(value, keys.seal, keys.key_id, body)))
     put_findings(chain, values)
     await seen(outputs, lambda: {letter.origin for letter in outputs.letters} >= set(origins))
     open_ones = {one.letter.origin: one for one in (await letters(client, Wanted(agent="anonymization"))).letters}

@@ -14,10 +14,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from tests.pipeline.quota_rig import QuotaRig, open_quota_rig
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.catalogue import GATED, REQUESTS
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, TokenUse
-from veilstream.contracts.sealing import associated_data, seal
 
 SECOND, MINUTE, DAY = 1_000, 60_000, 86_400_000
 NOON = 20_000 * DAY + DAY // 2
@@ -65,7 +65,7 @@ class Source:
             return Gated(envelope, None, (Refusal("token_expired", "the token has expired: sign a new one"),))
         keys = self.rig.ring.of_tenant(tenant)
         body = self.rig.client.codec.encode(Body(Content(text="hello")))
-        return Gated(envelope, seal(keys.seal, keys.key_id, body, associated_data(tenant, origin, "gated")))
+        return seal_record(Gated(envelope), keys.seal, keys.key_id, body)
 
     def _token(self, tenant: str, number: int) -> TokenUse | None:
         known = self.tokens.setdefault(tenant, [])

@@ -16,9 +16,10 @@ from veilstream.client.async_client import AsyncClient
 from veilstream.client.drain import drained
 from veilstream.client.request import encoded
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record
 from veilstream.contracts.errors import ClientError, ErasedError, RecordError
 from veilstream.contracts.records import Body, CommandResult, Content, Gated, Key, PublicKey, Request, Sealed
-from veilstream.contracts.sealing import associated_data, hpke_unseal, unseal
+from veilstream.contracts.sealing import hpke_unseal
 from veilstream.keys.keyring import KeyRing
 from veilstream.keys.service import LocalFile
 
@@ -175,8 +176,7 @@ def opened(client: AsyncClient, ring: KeyRing, gated: Gated) -> str:
     """The text in a record of a trusted topic, for who has the keys. Raises ErasedError."""
     assert gated.payload is not None
     keys = ring.by_id(gated.payload.key_id, gated.envelope.tenant)
-    bound = associated_data(gated.envelope.tenant, gated.envelope.origin, "gated")
-    return client.codec.decode(Body, unseal(keys.seal, gated.payload, bound)).content.text or ""
+    return client.codec.decode(Body, open_record(gated, keys.seal)).content.text or ""
 
 
 async def test_a_drain_that_takes_too_long_names_who_is_behind(chain: Chain, client: AsyncClient) -> None:

@@ -67,7 +67,7 @@ class World:
         self.follow()
 
     def admit(self) -> Admit:
-        return Admit(CODEC, self.ring, self.view, CLUSTER, self._wait_for_state, self._wait_for_key)
+        return Admit(CODEC, self.ring, self.view, CLUSTER, self._wait_for_state, self._wait_for_key, home=lambda _: 0)
 
     async def _wait_for_state(self, tenant: str, offset: int) -> bool:
         return self.view.state_offset >= offset

@@ -7,6 +7,7 @@ from agents.wiring import wire
 from veilstream.contracts.catalogue import GATED, QUOTAS
 from veilstream.contracts.records import Gated
 from veilstream.runtime.app import Agent, run
+from veilstream.runtime.cluster import home_of
 from veilstream.settings import Settings
 from veilstream.telemetry.quotas import QuotaMetrics
 
@@ -15,7 +16,7 @@ def build(settings: Settings) -> Agent[Gated]:
     """The agent, from settings."""
     w = wire(settings)
     admit = Admit(
-        w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key,
+        w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key, home_of(settings, GATED),
         token_skew_ms=1000 * settings.token_skew_s, refused_by_quota=QuotaMetrics().refused,
     )  # fmt: skip
     return Agent(

@@ -22,14 +22,14 @@ from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opene
 from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
 from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin, digest_of
 from veilstream.contracts.reasons import message
-from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, Sealed, TokenUse
-from veilstream.contracts.sealing import associated_data, seal
+from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, TokenUse
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.ingest.limits import REQUEST_ID
 from veilstream.ingest.parse import Parsed, parse, violations
@@ -41,7 +41,6 @@ from veilstream.verdicts.dead_letters import dead_letter
 
 T = TypeVar("T")
 AGENT = "gate"
-STAGE = "gated"
 LANE_BYTES = 16
 """128 bits: two conversations never share a lane by chance, which would only cost order where none was asked for."""
 
@@ -123,10 +122,10 @@ def make_on_failure(gate: Gate) -> OnFailure:
             return [_letter(gate, given, failure)]
         names = (None, None) if parsed is None else (parsed.conversation, parsed.request_id)
         if (stranger := _stranger(gate, given, tenant, failure)) is not None:
-            return [_gated(gate, given, _envelope(gate, given, tenant, None, names[1]), None, (stranger,))]
+            return [_output(gate, given, Gated(_envelope(gate, given, tenant, None, names[1]), None, (stranger,)))]
         refusal = Refusal(failure.code, failure.reason, failure.fault.value)
         envelope = _envelope(gate, given, tenant, *names)
-        return [_gated(gate, given, envelope, None, (refusal,)), _letter(gate, given, failure, tenant)]
+        return [_output(gate, given, Gated(envelope, None, (refusal,))), _letter(gate, given, failure, tenant)]
 
     return on_failure
 
@@ -207,9 +206,6 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
     body = Body(
         request.payload, request.user, request.session, request.conversation, request.source_address, request.metadata
     )
-    payload = seal(
-        keys.seal, keys.key_id, gate.codec.encode(body), associated_data(request.tenant, given.origin, STAGE)
-    )
     envelope = replace(
         _envelope(gate, given, request.tenant, request.conversation, request.request_id),
         policy=request.policy,
@@ -219,7 +215,8 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
         routing=request.routing,
         characters=sum(len(field.text) for field in text_fields(request.payload)),
     )
-    return _gated(gate, given, envelope, payload, ())
+    gated = seal_record(Gated(envelope), keys.seal, keys.key_id, gate.codec.encode(body))
+    return _output(gate, given, gated)
 
 
 def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, request_id: str | None) -> Envelope:
@@ -257,17 +254,15 @@ def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> 
     return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES]
 
 
-def _gated(
-    gate: Gate, given: Input, envelope: Envelope, payload: Sealed | None, refusals: tuple[Refusal, ...]
-) -> Output:
-    value = gate.codec.encode(Gated(envelope, payload, refusals))
-    return Output(catalogue.GATED, envelope.tenant.encode(), value, kept_headers(given.headers))
+def _output(gate: Gate, given: Input, gated: Gated) -> Output:
+    value = gate.codec.encode(gated)
+    return Output(catalogue.GATED, gated.envelope.tenant.encode(), value, kept_headers(given.headers))
 
 
 def _refused(gate: Gate, given: Input, parsed: Parsed, refusals: Sequence[Refusal]) -> Done:
     assert parsed.tenant is not None
     envelope = _envelope(gate, given, parsed.tenant, parsed.conversation, parsed.request_id)
-    return Done((_gated(gate, given, envelope, None, tuple(refusals)),), "refused")
+    return Done((_output(gate, given, Gated(envelope, None, tuple(refusals))),), "refused")
 
 
 def _refusal(exc: VeilError) -> Refusal:

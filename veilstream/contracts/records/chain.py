@@ -128,6 +128,12 @@ class UsedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    highest: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Redrive:
     origin: Origin
     revision: int
