@@ -16,16 +16,16 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agents.closing import fail_closed
+from agents.ingest.admit.counts import count
 from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError
-from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, PolicyPin, QuotaCounts, Refusal, Sealed
+from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, PolicyPin, Refusal, Sealed
 from veilstream.contracts.sealing import associated_data, seal, unseal
-from veilstream.contracts.step import Done, Item, OnFailure, Outcome, Output, Overlay, Record, Step
+from veilstream.contracts.step import Done, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
-from veilstream.tenancy.quota import decide
 from veilstream.tenancy.tiers import in_force
 
 INPUT_STAGE, STAGE = "gated", "admitted"
@@ -45,7 +45,7 @@ class Admit:
     wait_for_key: Callable[[str, str | None], Awaitable[bool]]
     """Waits, bounded, until a tenant's key is known and open here: the one with an id, or the one that seals."""
     token_skew_ms: int = TOKEN_SKEW_MS
-    """How long beyond its expiry a used token is remembered: how far input partitions may lie behind one another."""
+    """How far input partitions may lie behind one another: so long are used tokens and windows of quotas remembered."""
     refused_by_quota: Callable[[Refusal], None] = lambda _: None
     """Told of each refusal by quota."""
 
@@ -114,7 +114,7 @@ def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
         sweep.some(item.table, item.record.partition, clock_ms)
         if refusal is not None:
             return refusal
-    refusal = _count(admit.codec, item.table, envelope, limits, offset)
+    refusal = count(admit.codec, item.table, envelope, limits, offset, skew_ms=admit.token_skew_ms)
     if refusal is not None:
         admit.refused_by_quota(refusal)
     elif envelope.token is not None:
@@ -140,16 +140,6 @@ def _reseal(admit: Admit, envelope: Envelope, payload: Sealed) -> Sealed:
     plain = unseal(former.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
     keys = admit.keyring.of_tenant(envelope.tenant)  # it may have been rotated since
     return seal(keys.seal, keys.key_id, plain, associated_data(envelope.tenant, envelope.origin, STAGE))
-
-
-def _count(codec: Codec, table: Overlay, envelope: Envelope, limits: Limits, offset: int) -> Refusal | None:
-    key = envelope.tenant.encode()
-    raw = table.get(key)
-    counts = codec.decode(QuotaCounts, raw) if raw is not None else QuotaCounts(envelope.tenant, -1)
-    after, refusal = decide(counts, limits, envelope.received_ms, envelope.characters, offset)
-    if after is not counts:
-        table[key] = codec.encode(after)
-    return refusal
 
 
 def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:
