@@ -161,7 +161,8 @@ class Settings(BaseSettings):
         default=3600,
         ge=60,
         description="How far one input partition may lie behind another: admit remembers a used token for so long beyond its "
-        "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`.",
+        "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`; and it counts a record in "
+        "the second, minute and day of its own broker time, or at this border behind its tenant's latest.",
     )
     chain_partitions: int = Field(
         default=4,

@@ -19,16 +19,16 @@ from dataclasses import dataclass
 
 from agents.closing import fail_closed
 from agents.ingest.admit import replay
+from agents.ingest.admit.counts import count
 from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError
-from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, QuotaCounts, Refusal
-from veilstream.contracts.step import Done, Failed, Item, OnFailure, Outcome, Output, Overlay, Record, Step
+from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, Refusal
+from veilstream.contracts.step import Done, Failed, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
-from veilstream.tenancy.quota import decide
 from veilstream.tenancy.tiers import in_force
 
 TOKEN_SKEW_MS = 3_600_000
@@ -49,7 +49,7 @@ class Admit:
     home: Callable[[str], int]
     """The partition of veil.gated where a tenant's records stand."""
     token_skew_ms: int = TOKEN_SKEW_MS
-    """How long beyond its expiry a used token is remembered: how far input partitions may lie behind one another."""
+    """How far input partitions may lie behind one another: so long are used tokens and windows of quotas remembered."""
     refused_by_quota: Callable[[Refusal], None] = lambda _: None
     """Told of each refusal by quota."""
 
@@ -93,9 +93,8 @@ async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
         return _refused(admit, item, *gated.refusals)
     await admit.wait_for_state(tenant, gated.envelope.state_offset)
     try:
-        plain = await _opened(
-            admit, item, gated.payload.key_id
-        )  # what does not open may be anybody's: it counts nothing
+        # what does not open may be anybody's: it counts nothing
+        plain = await _opened(admit, item, gated.payload.key_id)
         if gated.envelope.supersedes is None and (over := _over(admit, sweep, item)) is not None:
             return _refused(admit, item, over)
         await admit.wait_for_key(tenant, None)  # it may have been rotated since
@@ -134,7 +133,7 @@ def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
         sweep.some(item.table, item.record.partition, clock_ms)
         if refusal is not None:
             return refusal
-    refusal = _count(admit.codec, item.table, envelope, limits, offset)
+    refusal = count(admit.codec, item.table, envelope, limits, offset, skew_ms=admit.token_skew_ms)
     if refusal is not None:
         admit.refused_by_quota(refusal)
     elif envelope.token is not None:
@@ -148,16 +147,6 @@ def _limits(admit: Admit, envelope: Envelope) -> Limits | None:
     if tenant is None or tenant.limits_from < envelope.limits_from:
         return None
     return in_force(tenant, envelope.limits_from)
-
-
-def _count(codec: Codec, table: Overlay, envelope: Envelope, limits: Limits, offset: int) -> Refusal | None:
-    key = envelope.tenant.encode()
-    raw = table.get(key)
-    counts = codec.decode(QuotaCounts, raw) if raw is not None else QuotaCounts(envelope.tenant, -1)
-    after, refusal = decide(counts, limits, envelope.received_ms, envelope.characters, offset)
-    if after is not counts:
-        table[key] = codec.encode(after)
-    return refusal
 
 
 def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:
