@@ -19,7 +19,7 @@ from veilstream.client.request import content_of
 from veilstream.contracts.records import Request, Verdict
 from veilstream.stack.state import settings_of
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 LIFETIME_S = 2.0
 
@@ -32,11 +32,11 @@ def started(folder: Path, own: dict[str, str]) -> Iterator[Chain]:
     def veil(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*VEIL, *arguments, "--data", str(folder)],
-            capture_output=True, text=True, env=environment, timeout=100, check=False,
+            capture_output=True, text=True, env=environment, timeout=180, check=False,
         )  # fmt: skip
 
-    done = veil("up", "--detach", "--pool-workers", "1")
     try:
+        done = veil("up", "--detach", "--pool-workers", "1")
         assert done.returncode == 0, done.stdout + done.stderr
         yield Chain(folder, settings_of(folder))
     finally:
