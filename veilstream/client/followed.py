@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import POLL_MS, Cluster, assign, explain, started_consumer
+from veilstream.client.kafka import POLL_MS, Cluster, assign, explain, started_consumer, stop_reading
 from veilstream.contracts.catalogue import PUBLIC_KEYS, SCHEMAS
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError, VeilError
@@ -48,10 +48,11 @@ class Followed:
         """End to follow."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, KafkaError):
-                await self._task
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.exception()  # taken note of: whoever waited was told that the reader ended
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_reading(self._consumer)
 
     async def catch_up(self) -> None:
         """Return when everything that is committed on both topics now has been taken up. Raises ClientError."""

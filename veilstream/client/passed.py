@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import Cluster, Offsets, explain
+from veilstream.client.kafka import Cluster, Offsets, explain, stop_reading
 from veilstream.contracts import catalogue
 
 
@@ -119,7 +119,7 @@ async def looking(options: Mapping[str, Any]) -> AsyncIterator[Look]:
     except KafkaError as exc:
         raise explain(exc, str(options["bootstrap_servers"])) from None
     finally:
-        await consumer.stop()
+        await stop_reading(consumer)
         await admin.close()
 
 
