@@ -163,6 +163,13 @@ class Settings(BaseSettings):
         description="How far one input partition may lie behind another: admit remembers a used token for so long beyond its "
         "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`.",
     )
+    share: int = Field(
+        default=10_000,
+        ge=0,
+        description="Of each tenant with limits, each second: characters, and 200 for each record, that are worked on with "
+        "everybody's; what is beyond waits in the overflow lane (docs/fairness.md). 10,000 is about half of what one core "
+        "looks through in a second. 0: no share, nothing waits.",
+    )
     chain_partitions: int = Field(
         default=4,
         ge=1,

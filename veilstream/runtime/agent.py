@@ -59,6 +59,8 @@ class Agent(Generic[T]):
     """Topics of which a service reads single records: the right to is asked for at start."""
     batch_records: int | None = None
     """Fewer records a batch than the setting says, where one can make much more of itself."""
+    batch_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By input topic: fewer bytes a batch than the setting says, where others are to have a turn sooner."""
 
     def __post_init__(self) -> None:
         if not self.topics:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, REDRIVE
+from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, OVERFLOW, REDRIVE
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import RecordError
 from veilstream.contracts.identity import Origin
@@ -37,7 +37,8 @@ REDRIVE_STAGE = "redrive"
 
 ChainRecord: TypeAlias = Gated | Admitted | Findings
 _CHAIN: Mapping[str, tuple[type[ChainRecord], str]] = {
-    GATED: (Gated, "gated"), ADMITTED: (Admitted, "admitted"), FINDINGS: (Findings, "findings"),
+    GATED: (Gated, "gated"), ADMITTED: (Admitted, "admitted"), OVERFLOW: (Admitted, "admitted"),
+    FINDINGS: (Findings, "findings"),
 }  # fmt: skip
 """Trusted topics by name: record and stage it is sealed for."""
 

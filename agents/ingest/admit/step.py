@@ -1,6 +1,7 @@
 """Admit: holds each tenant to its quota and pins the policy version its records are judged under.
 
-Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
+Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, and `veil.admitted.overflow` what is beyond its tenant's share
+(lanes.py), both keyed by lane. Table: `veil.ingest.quotas`.
 `veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
 Promises: a record is admitted or refused by quota under the limits its gate knew, by what stands before it in the partition and
 nothing else, so that doing it again gives the same; counts are exact under redelivery, as the last counted offset stands
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agents.closing import fail_closed
+from agents.ingest.admit.lanes import Lanes, Passed, never
 from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
@@ -48,15 +50,18 @@ class Admit:
     """How long beyond its expiry a used token is remembered: how far input partitions may lie behind one another."""
     refused_by_quota: Callable[[Refusal], None] = lambda _: None
     """Told of each refusal by quota."""
+    share: int = 0
+    """See Lanes."""
+    passed: Passed = never
 
 
 def make_step(admit: Admit) -> Step[Gated]:
     """Admit's step."""
-    sweep = Sweep(admit.codec, admit.token_skew_ms)
+    sweep, lanes = Sweep(admit.codec, admit.token_skew_ms), Lanes(admit.codec, admit.share, admit.passed)
 
     async def step(batch: Sequence[Item[Gated]]) -> Sequence[Outcome]:
         await admit.keyring.prepare(_keys_of(batch))
-        return [await _judge(admit, sweep, item) for item in batch]
+        return [_sent_on(admit, lanes, item, await _judge(admit, sweep, item)) for item in batch]
 
     return step
 
@@ -73,31 +78,36 @@ def make_on_failure(admit: Admit) -> OnFailure:
     """Fail closed: the record goes on as refused, with a dead letter beside it."""
 
     def refused(record: Record, gated: Gated, refusals: tuple[Refusal, ...]) -> Sequence[Output]:
-        return [_output(admit, record, Admitted(gated.envelope, None, refusals))]
+        return [_output(admit, record, Admitted(gated.envelope, None, refusals), catalogue.ADMITTED)]
 
     return fail_closed("admit", admit, Gated, refused)
 
 
-async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
+def _sent_on(admit: Admit, lanes: Lanes, item: Item[Gated], admitted: Admitted) -> Done:
+    topic = lanes.topic(item, admitted, _limits(admit, admitted.envelope))
+    return Done((_output(admit, item.record, admitted, topic),), "refused" if admitted.policy is None else "admitted")
+
+
+async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Admitted:
     gated = item.value
     if gated.refusals or gated.payload is None:
-        return _refused(admit, item, *gated.refusals)
+        return _refused(item, *gated.refusals)
     await admit.wait_for_state(gated.envelope.tenant, gated.envelope.state_offset)
     refusal = _over(admit, sweep, item) if gated.envelope.supersedes is None else None
     if refusal is not None:
-        return _refused(admit, item, refusal)
+        return _refused(item, refusal)
     try:
         for key_id in (gated.payload.key_id, None):
             await admit.wait_for_key(gated.envelope.tenant, key_id)
         pin = admit.view.pin(gated.envelope.tenant, gated.envelope.received_ms, gated.envelope.policy)
         payload = _reseal(admit, gated.envelope, gated.payload)
     except (RecordError, TenantError, ErasedError) as exc:
-        return _refused(admit, item, Refusal(exc.reason_code, str(exc), exc.fault.value))
-    return Done((_output(admit, item.record, _admitted(gated.envelope, payload, pin)),), "admitted")
+        return _refused(item, Refusal(exc.reason_code, str(exc), exc.fault.value))
+    return _admitted(gated.envelope, payload, pin)
 
 
-def _refused(admit: Admit, item: Item[Gated], *refusals: Refusal) -> Done:
-    return Done((_output(admit, item.record, Admitted(item.value.envelope, None, refusals)),), "refused")
+def _refused(item: Item[Gated], *refusals: Refusal) -> Admitted:
+    return Admitted(item.value.envelope, None, refusals)
 
 
 def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
@@ -152,5 +162,5 @@ def _count(codec: Codec, table: Overlay, envelope: Envelope, limits: Limits, off
     return refusal
 
 
-def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:
-    return Output(catalogue.ADMITTED, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)
+def _output(admit: Admit, record: Record, admitted: Admitted, topic: str) -> Output:
+    return Output(topic, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)

@@ -34,6 +34,7 @@ class Envelope:
     state_offset: int = -1
     token: TokenUse | None = None
     limits_from: int = -1
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +119,20 @@ class QuotaCounts:
     day_exhausted: int = -1
     refused_in_row: int = 0
     refused_count: int = 0
+    share_second_ms: int = 0
+    share_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class UsedToken:
     tenant: str
     expires_ms: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowUse:
+    tenant: str
     offset: int
 
 
