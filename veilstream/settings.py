@@ -163,7 +163,7 @@ class Settings(BaseSettings):
         description="How far one input partition may lie behind another: admit remembers a used token for so long beyond its "
         "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`.",
     )
-    share: int = Field(
+    share_per_s: int = Field(
         default=10_000,
         ge=0,
         description="Of each tenant with limits, each second: characters, and 200 for each record, that are worked on with "

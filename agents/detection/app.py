@@ -15,9 +15,9 @@ from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
 
 GROUP = "veil-detection"
-OVERFLOW_BYTES = 256 << 10
-"""Of one batch of overflow: two or three of the largest texts, some ten seconds of one core. The next agents get what was found
-in it all at once, and a rebalance waits for it: many such texts in one batch would hold up others there."""
+OVERFLOW_BYTES = 128 << 10
+"""Of one batch of overflow: one of the largest texts, or some 150 short ones. Anonymization gets all that was found in a batch at
+once, and a rebalance waits for it: many large texts (60 ms each there) in one batch would hold up others."""
 
 
 def build(settings: Settings) -> Agent[Admitted]:

@@ -21,7 +21,7 @@ def build(settings: Settings) -> Agent[Gated]:
     admit = Admit(
         w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key,
         token_skew_ms=1000 * settings.token_skew_s, refused_by_quota=QuotaMetrics().refused,
-        share=settings.share, passed=passage.passed,
+        share=settings.share_per_s, passed=passage.passed,
     )  # fmt: skip
     return Agent(
         name="admit", group=GROUP, topics=(GATED,), decode=lambda record: w.codec.decode(Gated, record.value),
