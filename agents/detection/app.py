@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from agents.detection.step import DetectionAgent, make_on_failure, make_step
+from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
 from agents.wiring import wire
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
@@ -38,14 +38,12 @@ def build(settings: Settings) -> Agent[Admitted]:
             return await detect(requests)
 
     main = Behind(settings, topic=ADMITTED, group=GROUP)
-    detection = DetectionAgent(
-        w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind, main.wait
-    )
+    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind)
     return Agent(
         name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),
         on_failure=make_on_failure(detection), followers=w.followers, pool=pool,
-        services=(main,), batch_bytes={OVERFLOW: OVERFLOW_BYTES},
+        services=(main,), begins_after=behind_main(main.wait), batch_bytes={OVERFLOW: OVERFLOW_BYTES},
     )  # fmt: skip
 
 

@@ -43,10 +43,6 @@ Detect = Callable[[Sequence[DetectionRequest]], Awaitable[tuple[list[Detection],
 """What was found in each request, and the lineage of the worker that found it."""
 
 
-async def _no_wait(_partition: int, _offset: int) -> None:
-    """For who reads one topic alone."""
-
-
 @dataclass(frozen=True, slots=True)
 class DetectionAgent:
     """What detection needs; all of it is handed in."""
@@ -61,9 +57,6 @@ class DetectionAgent:
     """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
     detect_behind: Detect | None = None
     """`detect` for what stands in overflow, which leaves the pool room for the rest; None: `detect` itself."""
-    wait_for_main: Callable[[int, int], Awaitable[None]] = _no_wait
-    """Waits until what stood on `veil.admitted` before overflow's record at a partition and offset is committed. Raises
-    WorldError where that takes long."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -86,10 +79,8 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
     """Detection's step: opens, detects in chunks, seals for the next agent."""
 
     async def step(batch: Sequence[Item[Admitted]]) -> Sequence[Outcome]:
-        last, detect = batch[-1].record, agent.detect
-        if last.topic == catalogue.OVERFLOW:
-            await agent.wait_for_main(last.partition, last.offset)
-            detect = agent.detect_behind or detect
+        is_overflow = batch[0].record.topic == catalogue.OVERFLOW
+        detect = (is_overflow and agent.detect_behind) or agent.detect
         await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
@@ -100,6 +91,16 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
         ]
 
     return step
+
+
+def behind_main(wait: Callable[[int, int], Awaitable[None]]) -> Callable[[Record], Awaitable[None]]:
+    """When a batch may be begun: one of overflow when `wait` returns for partition and offset of its last record."""
+
+    async def begins_after(last: Record) -> None:
+        if last.topic == catalogue.OVERFLOW:
+            await wait(last.partition, last.offset)
+
+    return begins_after
 
 
 def _keys_of(batch: Sequence[Item[Admitted]]) -> Iterator[tuple[str, str | None]]:

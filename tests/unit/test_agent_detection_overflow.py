@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents.detection.step import CHUNK_CHARACTERS, DetectionAgent, make_step
+from agents.detection.step import CHUNK_CHARACTERS, DetectionAgent, behind_main, make_step
 from agents.ingest.admit.step import make_step as admit_step
 from tests.unit.admit_world import new_world
 from tests.unit.ingest_world import CODEC, World, input_record, origin, run
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
-from veilstream.contracts.errors import WorldError
 from veilstream.contracts.records import Admitted, Body, Content, Envelope, Gated
 from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Item
@@ -46,17 +46,11 @@ def batch(world: World, topic: str, *texts: str) -> list[Item[Admitted]]:
 class Watched:
     """A detection agent that notes what it does, in order."""
 
-    def __init__(self, world: World, *, main_has_passed: bool = True) -> None:
+    def __init__(self, world: World) -> None:
         self.did: list[Any] = []
-        self._main_has_passed = main_has_passed
         self.agent: DetectionAgent = replace(
-            world.detection(), detect=self._calls("main"), detect_behind=self._calls("behind"), wait_for_main=self._wait
+            world.detection(), detect=self._calls("main"), detect_behind=self._calls("behind")
         )
-
-    async def _wait(self, partition: int, offset: int) -> None:
-        self.did.append(("waited", partition, offset))
-        if not self._main_has_passed:
-            raise WorldError("not yet", code="behind_others")
 
     def _calls(self, name: str) -> Any:
         async def detect(requests: Sequence[Any]) -> Any:
@@ -66,27 +60,31 @@ class Watched:
         return detect
 
 
-def test_overflow_waits_for_the_main_lane_before_anything_else(world: World) -> None:
-    """For all that stood there before the batch's last record; and its calls are those that leave room."""
+@pytest.mark.parametrize(("topic", "calls"), [(ADMITTED, "main"), (OVERFLOW, "behind")])
+def test_overflow_leaves_the_main_lane_room(world: World, topic: str, calls: str) -> None:
+    """Its calls are those that are limited; the main lane's are not."""
     watched = Watched(world)
-    outcomes = run(make_step(watched.agent), *batch(world, OVERFLOW, "one", "three"))
-    assert watched.did == [("waited", 3, 41), ("behind", [3, 5])]
+    outcomes = run(make_step(watched.agent), *batch(world, topic, "one", "three"))
+    assert watched.did == [(calls, [3, 5])]
     assert all(isinstance(outcome, Done) for outcome in outcomes)
 
 
-def test_the_main_lane_waits_for_nothing(world: World) -> None:
-    """Its calls are not limited."""
-    watched = Watched(world)
-    run(make_step(watched.agent), *batch(world, ADMITTED, "one"))
-    assert watched.did == [("main", [3])]
+@pytest.mark.parametrize(("topic", "waited"), [(ADMITTED, []), (OVERFLOW, [(3, 41)])])
+def test_a_batch_of_overflow_begins_after_the_main_lane(
+    world: World, topic: str, waited: list[tuple[int, int]]
+) -> None:
+    """It asks for all that stood there before its last record; the main lane waits for nothing."""
+    asked: list[tuple[int, int]] = []
+
+    async def wait(partition: int, offset: int) -> None:
+        asked.append((partition, offset))
+
+    asyncio.run(_awaited(behind_main(wait)(batch(world, topic, "one", "three")[-1].record)))
+    assert asked == waited
 
 
-def test_overflow_is_held_while_the_main_lane_has_not_passed(world: World) -> None:
-    """Nothing of the batch is looked at; the runtime tries it again."""
-    watched = Watched(world, main_has_passed=False)
-    with pytest.raises(WorldError):
-        run(make_step(watched.agent), *batch(world, OVERFLOW, "one"))
-    assert watched.did == [("waited", 3, 40)]
+async def _awaited(waiting: Awaitable[None]) -> None:
+    await waiting
 
 
 N = CHUNK_CHARACTERS
@@ -111,4 +109,4 @@ def test_a_call_of_the_pool_is_bounded_by_records_and_characters(
     """Exactly the bound goes into one; a text that is larger is a call of its own; order stays."""
     watched = Watched(world)
     run(make_step(watched.agent), *batch(world, topic, *("x" * size for size in sizes)))
-    assert [did[1] for did in watched.did if did[0] != "waited"] == calls
+    assert [sizes for _, sizes in watched.did] == calls
