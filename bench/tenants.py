@@ -36,7 +36,7 @@ from veilstream.contracts.sealing import seal, unseal
 from veilstream.stack.running import running_stack
 
 PHASES = 3
-PHASE_RECORDS = 30
+PHASE_RECORDS = 25
 QUIET_EVERY_S = 1.0
 NOISY_PER_S = 10
 TEXT_CHARACTERS = 100_000
