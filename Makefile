@@ -5,7 +5,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline long isolation check format docs lock faults soak bench-runtime bench-pipeline clean
+.PHONY: help demo test unit pipeline long isolation check format docs lock faults soak bench-runtime bench-pipeline bench-tenants clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ bench-runtime: $(STAMP) ## what exactly once costs, beside bare Faust and bare t
 
 bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
 	$(PY) -m bench.pipeline
+
+bench-tenants: $(STAMP) ## what a tenant waits for beside one that floods; tokens and seals in µs
+	$(PY) -m bench.tenants
 
 docs: $(STAMP) ## write the pages that are made from the program, and the history of schemas
 	$(PY) -m veilstream.cli.settings_page > docs/settings.md

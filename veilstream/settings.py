@@ -164,6 +164,13 @@ class Settings(BaseSettings):
         "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`; and it counts a record in "
         "the second, minute and day of its own broker time, or at this border behind its tenant's latest.",
     )
+    share_per_s: int = Field(
+        default=10_000,
+        ge=0,
+        description="Of each tenant with limits, each second: characters, and 200 for each record, that are worked on with "
+        "everybody's; what is beyond waits in the overflow lane (docs/fairness.md). 10,000 is about half of what one core "
+        "looks through in a second. 0: no share, nothing waits.",
+    )
     chain_partitions: int = Field(
         default=4,
         ge=1,

@@ -29,6 +29,7 @@ WAIT_S = 60.0
 READ: dict[str, type[Any]] = {
     catalogue.GATED: Gated,
     catalogue.ADMITTED: Admitted,
+    catalogue.OVERFLOW: Admitted,
     catalogue.FINDINGS: Findings,
     catalogue.VERDICTS: Verdict,
     catalogue.AUDIT: AuditEvent,

@@ -104,6 +104,7 @@ def ahead(gated: Gated) -> Gated:
 
 
 G, A, F = catalogue.GATED, catalogue.ADMITTED, catalogue.FINDINGS
+OVERFLOW = catalogue.OVERFLOW
 FORGERIES = [
     Forgery("gated: tenant swapped", "gate", G,
             lambda c: ahead(replace(c.gated, envelope=to_bbb(c.gated.envelope))), "key_unavailable"),
@@ -132,6 +133,10 @@ FORGERIES = [
     Forgery("admitted: another origin", "admit", A,
             lambda c: replace(c.admitted, envelope=elsewhere(
                 c.admitted.envelope, c.of_bbb.envelope.origin)), "bad_seal"),
+    Forgery("overflow: tenant swapped", "admit", OVERFLOW,
+            lambda c: replace(c.admitted, envelope=to_bbb(c.admitted.envelope)), "key_unavailable"),
+    Forgery("overflow: the payload of the stage before", "admit", OVERFLOW,
+            lambda c: replace(c.admitted, payload=c.gated.payload), "bad_seal"),
     Forgery("findings: tenant swapped", "detection", F,
             lambda c: replace(c.findings, envelope=to_bbb(c.findings.envelope)), "key_unavailable"),
     Forgery("findings: the payload of the stage before", "detection", F,

@@ -19,7 +19,7 @@ from tests.pipeline.chain import committed
 from tests.unit.quota_oracle import Sent, Told, decisions
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, describe, read, started_consumer
-from veilstream.contracts.catalogue import ADMITTED, GATED, KEYS, STATE
+from veilstream.contracts.catalogue import ADMITTED, GATED, KEYS, OVERFLOW, STATE
 from veilstream.contracts.errors import StackError
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Admitted, Gated, Key, Limits, Tenant
@@ -108,7 +108,7 @@ class QuotaRig:
 
     async def follow_admitted(self) -> None:
         """Note what comes out of admit, until cancelled."""
-        partitions = (await describe(self.client.options, [ADMITTED])).of(ADMITTED)
+        partitions = (await describe(self.client.options, [ADMITTED, OVERFLOW])).of(ADMITTED, OVERFLOW)
         consumer = await started_consumer(self.client.options)
         try:
             assign(consumer, await consumer.beginning_offsets(partitions))
@@ -120,7 +120,8 @@ class QuotaRig:
     async def decided(self) -> dict[str, Told]:
         """What admit decided on each origin; twice is an error."""
         found: dict[str, Told] = {}
-        for record in await committed(self.client, ADMITTED):
+        records = [record for topic in (ADMITTED, OVERFLOW) for record in await committed(self.client, topic)]
+        for record in records:
             admitted = self.client.codec.decode(Admitted, record.value)
             origin = str(admitted.envelope.origin)
             assert origin not in found, f"two records for {origin}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,28 @@ async def test_the_world_away_holds_the_partition(start: Start) -> None:
     assert tries == [[b"a", b"b"]] * 3
     assert (bench.broker.published, lane.held_since, bench.gate.paused) == ([b"a", b"b"], None, set())
     assert bench.metric("veil_held_partitions") == 0
+
+
+async def test_a_batch_begins_when_it_may(start: Start) -> None:
+    """Until then it is held as for a service that is away; its step is not entered, so that it keeps nobody else from his."""
+    bench, asked, may = Bench(), [], asyncio.Event()
+
+    async def begins_after(last: Record) -> None:
+        asked.append((last.offset, len(bench.broker.published)))
+        if len(asked) == 1:
+            raise WorldError("others first", code="behind_others")
+        await may.wait()
+
+    lane = bench.lane(echo)
+    lane.agent = replace(lane.agent, begins_after=begins_after)
+    fill(lane, b"a", b"b")
+    start(lane)
+    await until(lambda: len(asked) == 2)
+    assert lane.held_since is not None
+    async with asyncio.timeout(5), lane._solitude.step(alone=True):
+        may.set()
+    await until(lambda: lane.done == 2)
+    assert (asked, bench.broker.published, lane.held_since) == ([(1, 0), (1, 0)], [b"a", b"b"], None)
 
 
 def test_backoff_grows_to_its_limit_with_chance_in_it() -> None:

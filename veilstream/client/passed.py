@@ -43,6 +43,7 @@ class Watched:
     stages: tuple[Stage, ...] = (
         Stage("veil-admit", catalogue.GATED),
         Stage("veil-detection", catalogue.ADMITTED),
+        Stage("veil-detection", catalogue.OVERFLOW),
         Stage("veil-anonymization", catalogue.FINDINGS),
     )
     """In the order in which records pass them."""

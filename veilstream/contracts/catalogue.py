@@ -14,6 +14,7 @@ from veilstream.contracts.resources import data_path
 REQUESTS = "veil.requests"
 GATED = "veil.gated"
 ADMITTED = "veil.admitted"
+OVERFLOW = "veil.admitted.overflow"
 FINDINGS = "veil.findings"
 VERDICTS = "veil.verdicts"
 AUDIT = "veil.audit"
@@ -46,6 +47,7 @@ class Topic(BaseModel):
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     watchers: tuple[str, ...] = ()
+    paced: bool = False
     reserved: bool = False
 
     def partition_count(self, chain_partitions: int) -> int:

@@ -44,7 +44,7 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
 
     1. A writer: write, describe; a reader: read, describe.
     2. An agent: its consumer group `veil-AGENT`, and transactional ids that begin with `veil-AGENT-`.
-    3. A watcher: describe. Who counts: describe of every group of ours.
+    3. A watcher: describe. Who counts: describe of every group of ours. A writer of a paced topic: of its readers' groups.
     4. People: consumer groups that begin with `veil-clients-` or `veil-operators-` (readers without a group need none).
     """
     found: set[Acl] = set()
@@ -56,6 +56,11 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
                 found |= {Acl("topic", "literal", topic.name, principal_of(role), op) for op in (verb, "describe")}
         found |= {Acl("topic", "literal", topic.name, principal_of(role), "describe") for role in topic.watchers}
         roles |= set(topic.watchers)
+        if topic.paced:
+            groups = [f"veil-{role}" for role in topic.readers if role not in PEOPLE]
+            found |= {
+                Acl("group", "literal", g, principal_of(role), "describe") for g in groups for role in topic.writers
+            }
     for role in roles:
         principal = principal_of(role)
         if role in COUNTING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 from veilstream.contracts.bound import open_record
-from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, REDRIVE
+from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, OVERFLOW, REDRIVE
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import RecordError
 from veilstream.contracts.identity import Origin
@@ -34,7 +34,7 @@ from veilstream.verdicts.dead_letters import open_dead_letter, open_owned
 GATE = "gate"
 
 ChainRecord: TypeAlias = Gated | Admitted | Findings
-_CHAIN: Mapping[str, type[ChainRecord]] = {GATED: Gated, ADMITTED: Admitted, FINDINGS: Findings}
+_CHAIN: Mapping[str, type[ChainRecord]] = {GATED: Gated, ADMITTED: Admitted, OVERFLOW: Admitted, FINDINGS: Findings}
 """What is on the trusted topics."""
 
 

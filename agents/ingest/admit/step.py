@@ -1,6 +1,7 @@
 """Admit: holds each tenant to its quota and pins the policy version its records are judged under.
 
-Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
+Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, and `veil.admitted.overflow` what is beyond its tenant's share
+(lanes.py), both keyed by lane. Table: `veil.ingest.quotas`.
 `veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
 Promises: a record is admitted or refused by quota under the limits its gate knew, by what stands before it in the partition and
 nothing else, so that doing it again gives the same; counts are exact under redelivery, as the last counted offset stands
@@ -20,13 +21,14 @@ from dataclasses import dataclass
 from agents.closing import fail_closed
 from agents.ingest.admit import replay
 from agents.ingest.admit.counts import count
+from agents.ingest.admit.lanes import Lanes, Passed, never
 from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError
 from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, Refusal
-from veilstream.contracts.step import Done, Failed, Item, OnFailure, Outcome, Output, Record, Step
+from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
 from veilstream.tenancy.tiers import in_force
@@ -52,15 +54,18 @@ class Admit:
     """How far input partitions may lie behind one another: so long are used tokens and windows of quotas remembered."""
     refused_by_quota: Callable[[Refusal], None] = lambda _: None
     """Told of each refusal by quota."""
+    share: int = 0
+    """See Lanes."""
+    passed: Passed = never
 
 
 def make_step(admit: Admit) -> Step[Gated]:
     """Admit's step."""
-    sweep = Sweep(admit.codec, admit.token_skew_ms)
+    sweep, lanes = Sweep(admit.codec, admit.token_skew_ms), Lanes(admit.codec, admit.share, admit.passed)
 
     async def step(batch: Sequence[Item[Gated]]) -> Sequence[Outcome]:
         await admit.keyring.prepare(_keys_of(batch))
-        return [await _judge(admit, sweep, item) for item in batch]
+        return [_sent_on(admit, lanes, item, await _judge(admit, sweep, item)) for item in batch]
 
     return step
 
@@ -79,31 +84,37 @@ def make_on_failure(admit: Admit) -> OnFailure:
     def refused(record: Record, gated: Gated, refusals: tuple[Refusal, ...]) -> Sequence[Output]:
         if refusals[-1].code in replay.CODES:
             return ()
-        return [_output(admit, record, Admitted(gated.envelope, None, refusals))]
+        return [_output(admit, record, Admitted(gated.envelope, None, refusals), catalogue.ADMITTED)]
 
     return fail_closed("admit", admit, Gated, refused)
 
 
-async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
+def _sent_on(admit: Admit, lanes: Lanes, item: Item[Gated], judged: Admitted | Failure) -> Outcome:
+    if isinstance(judged, Failure):
+        return Failed(judged)
+    topic = lanes.topic(item, judged, _limits(admit, judged.envelope))
+    return Done((_output(admit, item.record, judged, topic),), "refused" if judged.policy is None else "admitted")
+
+
+async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Admitted | Failure:
     gated, tenant = item.value, item.value.envelope.tenant
     suspicion = replay.suspicion(admit.codec, item.table, gated.envelope, item.record, admit.home)
     if suspicion is not None:
-        return Failed(suspicion)
+        return suspicion
     if gated.refusals or gated.payload is None:
-        return _refused(admit, item, *gated.refusals)
+        return _refused(item, *gated.refusals)
     await admit.wait_for_state(tenant, gated.envelope.state_offset)
     try:
         # what does not open may be anybody's: it counts nothing
         plain = await _opened(admit, item, gated.payload.key_id)
         if gated.envelope.supersedes is None and (over := _over(admit, sweep, item)) is not None:
-            return _refused(admit, item, over)
+            return _refused(item, over)
         await admit.wait_for_key(tenant, None)  # it may have been rotated since
         pin = admit.view.pin(tenant, gated.envelope.received_ms, gated.envelope.policy)
         keys = admit.keyring.of_tenant(tenant)
     except (RecordError, TenantError, ErasedError) as exc:
-        return _refused(admit, item, Refusal(exc.reason_code, str(exc), exc.fault.value))
-    admitted = seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, plain)
-    return Done((_output(admit, item.record, admitted),), "admitted")
+        return _refused(item, Refusal(exc.reason_code, str(exc), exc.fault.value))
+    return seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, plain)
 
 
 async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes:
@@ -115,8 +126,8 @@ async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes:
     return plain
 
 
-def _refused(admit: Admit, item: Item[Gated], *refusals: Refusal) -> Done:
-    return Done((_output(admit, item.record, Admitted(item.value.envelope, None, refusals)),), "refused")
+def _refused(item: Item[Gated], *refusals: Refusal) -> Admitted:
+    return Admitted(item.value.envelope, None, refusals)
 
 
 def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
@@ -149,5 +160,5 @@ def _limits(admit: Admit, envelope: Envelope) -> Limits | None:
     return in_force(tenant, envelope.limits_from)
 
 
-def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:
-    return Output(catalogue.ADMITTED, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)
+def _output(admit: Admit, record: Record, admitted: Admitted, topic: str) -> Output:
+    return Output(topic, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)

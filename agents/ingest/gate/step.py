@@ -221,11 +221,13 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
 
 def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, request_id: str | None) -> Envelope:
     known = _guarded(lambda: gate.view.tenant(tenant))
+    lane, ordered = _lane(gate, tenant, conversation, given.origin)
     return Envelope(
         tenant=tenant,
         origin=given.origin,
         received_ms=given.received_ms,
-        lane=_lane(gate, tenant, conversation, given.origin),
+        lane=lane,
+        ordered=ordered,
         revision=given.revision,
         supersedes=given.supersedes,
         request_id=request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else None,
@@ -236,22 +238,24 @@ def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, r
     )
 
 
-def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> bytes:
-    """Keyed, so that a lane says nothing about the conversation's name; without one, neighbours on the input topic share one.
+def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> tuple[bytes, bool]:
+    """The lane, and whether it is a conversation's. Keyed, so that a lane says nothing about the conversation's name.
 
+    Without a conversation neighbours on the input topic share one.
     By the tenant's first key, which a rotation retires and does not change: a conversation keeps its lane, and so its order.
+    While that key cannot be had, its records are refused, and on a lane that is not theirs there is no order to keep.
     """
     block = digest_of("veil-lane-v1", tenant, origin.topic, origin.partition, origin.offset // LANE_RECORDS)[
         :LANE_BYTES
     ]
     first = gate.keyring.first(tenant)
     if conversation is None or first is None:
-        return block
+        return block, False
     try:
         key = gate.keyring.by_id(first, tenant).lane
     except (TenantError, ErasedError):
-        return block
-    return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES]
+        return block, False
+    return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES], True
 
 
 def _output(gate: Gate, given: Input, gated: Gated) -> Output:

@@ -34,6 +34,7 @@ class Envelope:
     state_offset: int = -1
     token: TokenUse | None = None
     limits_from: int = -1
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ class QuotaCounts:
     refused_count: int = 0
     border_ms: int = -1
     former_days: tuple[QuotaDay, ...] = ()
+    share_second_ms: int = 0
+    share_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,12 @@ class UsedToken:
 @dataclass(frozen=True, slots=True)
 class Passed:
     highest: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowUse:
+    tenant: str
     offset: int
 
 
