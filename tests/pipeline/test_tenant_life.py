@@ -25,7 +25,7 @@ from veilstream.keys.service import LocalFile
 
 PAGE = Path(__file__).parents[2] / "docs" / "tenants.md"
 TENANT = "life"
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 async def ring_of(client: AsyncClient, chain: Chain) -> KeyRing:
