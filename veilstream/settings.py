@@ -77,9 +77,10 @@ class Settings(BaseSettings):
     keys_dir: Path | None = Field(
         default=None, description="Folder of the local-file key service; default: `keys` in data_dir."
     )
-    key_service: Literal["local-file", "aws-kms"] = Field(
+    key_service: Literal["local-file", "aws-kms", "vault"] = Field(
         default="local-file",
-        description="What wraps root keys: a master key in a file, or AWS KMS (docs/keys.md). The same for every agent.",
+        description="What wraps root keys: a master key in a file, AWS KMS, or the transit engine of HashiCorp Vault or OpenBao "
+        "(docs/keys.md). The same for every agent.",
     )
     aws_kms_key: Annotated[str | None, Unset] = Field(
         default=None,
@@ -87,6 +88,30 @@ class Settings(BaseSettings):
     )
     aws_kms_endpoint: Annotated[str | None, Unset] = Field(
         default=None, description="Address of KMS where it is not AWS's own for the key's region: a VPC endpoint."
+    )
+    vault_addr: Annotated[str | None, Unset] = Field(
+        default=None, description="Address of Vault: https://HOST:PORT; http only on this machine (a Vault agent)."
+    )
+    vault_hosts: str = Field(
+        default="",
+        description="Hosts that may be asked as Vault, as they stand in its address: host or host:port, comma separated.",
+    )
+    vault_key: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="Transit key, MOUNT/NAME; or `eu=transit/veil-eu, us=transit/veil-us`, by region of the tenant. All that "
+        "wrapped a key on veil.keys.",
+    )
+    vault_namespace: Annotated[str | None, Unset] = Field(
+        default=None, description="Namespace in Vault that the mounts are in; default: the root namespace."
+    )
+    vault_token: Annotated[SecretStr | None, Unset] = Field(
+        default=None, description="Token for Vault. One that is renewed belongs in a file."
+    )
+    vault_token_file: Annotated[Path | None, Unset] = Field(
+        default=None, description="File with the token, read for each request: a Vault agent writes it and renews it."
+    )
+    vault_cafile: Annotated[Path | None, Unset] = Field(
+        default=None, description="PEM file of the authorities Vault's certificate is from; default: the system's."
     )
     key_cache_s: float = Field(
         default=3600.0,

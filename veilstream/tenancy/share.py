@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from veilstream.contracts.records import QuotaCounts
-from veilstream.tenancy.quota import SECOND_MS
+from veilstream.tenancy.windows import SECOND_MS
 
 RECORD_COST: Final = 200
 """Cost of a record beside its characters. Measured on one core: detection takes 40 to 45 µs a character, and 3.5 ms a record
