@@ -1,7 +1,7 @@
 """A tenant's share: what of it is worked on with everybody's records, and what waits behind them. Pure, exact, no clock.
 
 In each second of the broker's time a tenant may put so much work before others on its partitions; what is beyond goes to the
-overflow lane. The second is that of the record's own broker time and never goes back, as the windows of quotas (quota.py).
+overflow lane. The second is that of the record's own broker time and never goes back: a share is of what is worked on now.
 """
 
 from __future__ import annotations
