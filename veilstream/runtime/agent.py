@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -45,6 +45,7 @@ class Agent(Generic[T]):
     name: str
     group: str
     topics: tuple[str, ...]
+    """What it always reads."""
     decode: Decode[T]
     step: Step[T]
     on_failure: OnFailure
@@ -59,6 +60,8 @@ class Agent(Generic[T]):
     """Topics of which a service reads single records: the right to is asked for at start."""
     batch_records: int | None = None
     """Fewer records a batch than the setting says, where one can make much more of itself."""
+    also: Callable[[], Collection[str]] = tuple
+    """Further input topics, by what the followers know: asked after they are caught up, and ever again (inputs.py)."""
 
     def __post_init__(self) -> None:
         if not self.topics:
@@ -67,6 +70,10 @@ class Agent(Generic[T]):
             raise ConfigError(
                 f"agent {self.name} has a table and {len(self.topics)} input topics; a table's part belongs to one input "
                 "partition, so it must have exactly one input topic: edit `topics` in its app.py"
+            )
+        if self.table is not None and self.also is not tuple:
+            raise ConfigError(
+                f"agent {self.name} has a table, so it must have exactly one input topic: take `also` out"
             )
         if self.table is not None and self.sink is not None:
             raise ConfigError(
