@@ -17,9 +17,10 @@ from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, request, 
 from tests.unit.policy_desk import Desk, key_service
 from veilstream.contracts import catalogue
 from veilstream.contracts.errors import Fault
-from veilstream.contracts.records import AuditEvent, DeadLetter, Gated, PublicKey, Refusal
-from veilstream.contracts.step import Done, Failure, Item, Output
+from veilstream.contracts.records import AuditEvent, DeadLetter, Gated, PublicKey, Redrive, Refusal
+from veilstream.contracts.step import Done, Failure, Item, Output, Record
 from veilstream.keys.service import LocalFile
+from veilstream.verdicts.dead_letters import seal_owned
 
 OWN = "veil.requests.acme"
 SHARED = catalogue.REQUESTS
@@ -82,6 +83,28 @@ def test_a_record_that_fails_stays_its_topic_s(world: World) -> None:
     outputs = make_on_failure(world.gate())(input_record(request(tenant="acme"), topic="veil.requests.bank"), failure)
     assert (outputs[0].topic, outputs[0].key) == (catalogue.GATED, b"bank")
     assert CODEC.decode(DeadLetter, outputs[1].value).tenant == "bank"
+
+
+REDRIVEN = {
+    "of its own topic": ("veil.requests.bank", 9_000, []),
+    "of the shared one, before": (SHARED, 1_000, []),
+    "of the shared one, after": (SHARED, 9_000, ["own_topic_only"]),
+    "of another's topic": ("veil.requests.acme", 9_000, ["foreign_tenant"]),
+}
+
+
+@pytest.mark.parametrize(("topic", "received_ms", "codes"), REDRIVEN.values(), ids=REDRIVEN)
+def test_a_redrive_is_bound_as_its_record_was(world: World, topic: str, received_ms: int, codes: list[str]) -> None:
+    """By the topic and time of the input record, not by the topic redrives come on."""
+    origin = replace(ORIGIN, cluster="c1", topic=topic)
+    payload = seal_owned(world.ring, "bank", request(tenant="bank"), origin, "redrive")
+    said = Redrive(origin, 1, "v" * 64, "cmd", "bank", payload, received_ms)
+    record = Record(catalogue.REDRIVE, 0, 5, 99_999, b"key", CODEC.encode(said), ())
+    (outcome,) = run(make_step(world.gate()), Item(record, record))
+    assert isinstance(outcome, Done)
+    gated = CODEC.decode(Gated, outcome.outputs[0].value)
+    assert (gated.envelope.origin, gated.envelope.revision) == (origin, 1)
+    assert [refusal.code for refusal in gated.refusals] == codes
 
 
 TOPICS = {
