@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
 
 from agents.patience import Patience
-from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE
+from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE, own_topic
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, TenantError
 from veilstream.contracts.framing import ConfluentFraming
@@ -44,6 +44,10 @@ class Wiring:
     """What an agent that uses `framing` keeps running."""
 
     patience: Patience = field(default_factory=Patience)
+
+    def own_topics_of(self, topic: str) -> Callable[[], Collection[str]]:
+        """The topics that tenants have in the place of this one, as far as is known now."""
+        return lambda: [own_topic(topic, tenant) for tenant in self.view.own_topics()]
 
     async def wait_for_policy(self, pin: PolicyPin, tenant: str, key_id: str | None = None) -> bool:
         """Whether this worker has the pinned version, waiting a while for what is on its way.

@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         default=None,
         description="Region of this stack: the gate refuses records of tenants of another one. Default: not checked.",
     )
+    tenant_topics: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="Of a client: the tenant whose own topics it uses (tenant mode), `veil.requests.T` and the others. Default: "
+        "the shared ones.",
+    )
     token_skew_s: int = Field(
         default=3600,
         ge=60,

@@ -1,7 +1,7 @@
 """Anonymization: applies the policy's actions, decides, and writes the verdict and its audit event.
 
-Reads `veil.findings` (keyed by lane). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant,
-`veil.dead-letters`. No state.
+Reads `veil.findings` (keyed by lane). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant (for what came
+by a tenant's own topic `veil.verdicts.T` and `veil.audit.T`), `veil.dead-letters`. No state.
 Promises: each record gets one verdict and one audit event, in one transaction; the verdict is a function of record, pinned
 policy, lineage and tenant keys (but for sealing); every finding at or above the policy's threshold is changed as the policy
 says; `preserve` and weaker findings leave their value. A policy version not known here yet is waited for, then the record
@@ -173,10 +173,22 @@ def _outputs(
     header = None if agent.framing is None else agent.framing.header(catalogue.VERDICTS, Verdict)
     value = verdict_bytes(agent.codec, verdict, agent.verdict_format, header)
     event = agent.codec.encode(audit_event_of(verdict, value, actor))
+    verdicts, audit = _topics(verdict)
     return (
-        Output(catalogue.VERDICTS, findings.envelope.lane, value, _typed(agent.verdict_format, record.headers)),
-        Output(catalogue.AUDIT, verdict.tenant.encode(), event, _typed("avro", _trace(record.headers))),
+        Output(verdicts, findings.envelope.lane, value, _typed(agent.verdict_format, record.headers)),
+        Output(audit, verdict.tenant.encode(), event, _typed("avro", _trace(record.headers))),
     )
+
+
+def _topics(verdict: Verdict) -> tuple[str, str]:
+    """Where the outcome goes: by the topic the record came by, so that every revision of it stands in one place.
+
+    To a tenant's own topics goes what is of that tenant alone, whatever a trusted record says.
+    """
+    names = (catalogue.VERDICTS, catalogue.AUDIT)
+    if catalogue.tenant_of_topic(verdict.origin.topic) != verdict.tenant:
+        return names
+    return catalogue.own_topic(names[0], verdict.tenant), catalogue.own_topic(names[1], verdict.tenant)
 
 
 def _typed(fmt: Format, headers: Headers) -> Headers:

@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
                                              "changes, since its data stay where they are: create another tenant there"),
     "nothing": ({}, "invalid_body", "the body: must be a body with at least one field"),
     "status": ({"status": "deleted"}, "invalid_body", "the body: has no field status; its fields are name, tier, region, "
-               "compliance, verdict_key, allowed_policies, limits"),
+               "compliance, verdict_key, allowed_policies, limits, own_topics"),
     "no tier": ({"tier": None}, "invalid_body", "tier: must be 'starter', 'standard', 'enterprise' or 'internal'"),
     "a limit of none": ({"limits": {"requests_per_day": 0}}, "invalid_body",
                         "limits.requests_per_day: must be greater than or equal to 1"),

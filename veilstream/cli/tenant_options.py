@@ -28,6 +28,19 @@ LimitsGiven = Annotated[
         "characters_per_minute, characters_per_day; N is a number, or none. Repeat it.",
     ),
 ]
+OwnTopics = Annotated[
+    bool,
+    typer.Option(
+        "--own-topics",
+        help="Tenant mode, for good: topics of its own that nobody else reads or writes. They are made first, so run it as who "
+        "may make topics and entries.",
+    ),
+]
+OwnPartitions = Annotated[
+    int | None,
+    typer.Option("--partitions", min=1, help="Of its own topics, chosen once; default: 4.", show_default=False),
+]
+OwnReplicas = Annotated[int, typer.Option("--replicas", min=1, help="Of its own topics; 3 in production.")]
 NO_LIMIT = "none"
 
 

@@ -85,13 +85,13 @@ def explain(error: Exception, bootstrap: str) -> ClientError:
         case TopicAuthorizationFailedError():
             return ClientError(
                 "the broker refuses this principal: it must be one of `clients` in topics/catalogue.yaml (see `veil topics "
-                "plan`)",
+                "plan`); a tenant's own principal sets VEIL_TENANT_TOPICS",
                 code="not_authorized",
             )
         case GroupAuthorizationFailedError():
             return ClientError(
                 "the broker refuses this consumer group to this principal: `veil topics apply` opens names that begin with "
-                "`veil-clients-` or `veil-operators-`",
+                "`veil-clients-` or `veil-operators-`, and a tenant's own principal those with `veil-clients.TENANT.`",
                 code="not_authorized",
             )
     return ClientError(
@@ -124,6 +124,18 @@ async def describe(options: Mapping[str, Any], topics: Iterable[str]) -> Cluster
         {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0},
         frozenset(row["topic"] for row in rows if row["error_code"] == TopicAuthorizationFailedError.errno),
     )
+
+
+async def topic_names(options: Mapping[str, Any]) -> frozenset[str]:
+    """The topics that the cluster shows to this principal. Raises as `describe`."""
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+        return frozenset(await admin.list_topics())
+    except KafkaError as exc:
+        raise await explain_start(exc, options) from None
+    finally:
+        await admin.close()
 
 
 def committed_reader(

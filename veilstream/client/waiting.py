@@ -48,9 +48,11 @@ class Ticket:
 class Waiting:
     """Reads the verdict topic and answers tickets."""
 
-    def __init__(self, options: Mapping[str, Any], cluster: Cluster, decoder: VerdictDecoder) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], cluster: Cluster, decoder: VerdictDecoder, verdicts: str = VERDICTS
+    ) -> None:
         self._options = options
-        self._partitions = cluster.of(VERDICTS)
+        self._partitions = cluster.of(verdicts)
         self._decoder = decoder
         self._given = 0
         self._tickets: dict[int, Ticket] = {}

@@ -73,6 +73,7 @@ class TenantCreate(Strict):
         tuple[PolicyId, ...], StrictType(False), Field(max_length=100), AfterValidator(_as_set)
     ] = ()
     limits: LimitsGiven | None = None
+    own_topics: bool = False
 
     @property
     def verdict_key_bytes(self) -> bytes | None:
@@ -137,6 +138,7 @@ def tenant_json(tenant: Tenant) -> dict[str, Any]:
         "allowed_policies": list(tenant.allowed_policies), "limits": limits_json(tenant.limits),
         "limits_in_effect": limits_json(effective(tenant.tier, tenant.limits)), "limits_from": tenant.limits_from,
         "changed_ms": tenant.changed_ms, "changed_offset": tenant.changed_offset,
+        "own_topics": tenant.own_topics, "own_topics_ms": tenant.own_topics_ms if tenant.own_topics else None,
     }  # fmt: skip
 
 
@@ -150,6 +152,7 @@ def tenant_of_json(told: Mapping[str, Any]) -> Tenant:
         verdict_key=None if told["verdict_key"] is None else base64.b64decode(told["verdict_key"]),
         allowed_policies=tuple(told["allowed_policies"]), limits=None if limits is None else Limits(**limits),
         limits_from=told["limits_from"],
+        own_topics_ms=-1 if told.get("own_topics_ms") is None else told["own_topics_ms"],
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def build(settings: Settings) -> Agent[Record]:
     return Agent(
         name="gate", group="veil-gate", topics=(REQUESTS, REDRIVE), decode=lambda record: record,
         step=make_step(gate), on_failure=make_on_failure(gate), followers=w.followers,
-        services=w.registry if keys is None else (*w.registry, keys),
+        services=w.registry if keys is None else (*w.registry, keys), also=w.own_topics_of(REQUESTS),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The gate: what users put on a public topic becomes a trusted, sealed record, or a refusal.
 
-Reads `veil.requests` (any key) and `veil.redrive` (trusted: records to be judged again). Writes `veil.gated`, keyed by
+Reads `veil.requests` (any key), `veil.requests.T` of tenants that have topics of their own, and `veil.redrive` (trusted:
+records to be judged again). Writes `veil.gated`, keyed by
 tenant; `veil.dead-letters` where not even a tenant can be read, and beside a refusal where the step raised or a redrive
 cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
@@ -13,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
 from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
+from agents.ingest.gate.tenants import foreign, nameless, owner_of, tenant_violations
 from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import seal_record
@@ -28,7 +30,6 @@ from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin, digest_of
-from veilstream.contracts.reasons import message
 from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, TokenUse
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.ingest.limits import REQUEST_ID
@@ -117,7 +118,7 @@ def make_on_failure(gate: Gate) -> OnFailure:
         if given is None:  # a redrive that does not even say of what
             return [dead_letter(gate.codec, gate.keyring, AGENT, record, failure, gate.cluster)]
         parsed = _guarded(lambda: _parsed(gate, record))
-        tenant = given.tenant if parsed is None or parsed.tenant is None else parsed.tenant
+        tenant = owner_of(given) or (given.tenant if parsed is None or parsed.tenant is None else parsed.tenant)
         if tenant is None or not is_tenant_id(tenant):
             return [_letter(gate, given, failure)]
         names = (None, None) if parsed is None else (parsed.conversation, parsed.request_id)
@@ -138,14 +139,21 @@ def _parsed(gate: Gate, record: Record) -> Parsed:
 
 
 async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
-    """One record that was read: check, open, check again, seal."""
+    """One record that was read: is it of the tenant whose topic it is on? Then as any other."""
+    if wrong := foreign(owner := owner_of(given), parsed, gate.counts):
+        return _refused(gate, given, nameless(parsed, owner), wrong)
+    return await _of_tenant(gate, given, parsed)
+
+
+async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
+    """Check, open, check again, seal."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
         return _to_dead_letters(gate, given, parsed)
     try:
         given = replace(given, token=await _token(gate, given, parsed.tenant))
     except RecordError as exc:
-        return _refused(gate, given, _nameless(parsed), [_refusal(exc)])
-    refusals = [*parsed.refusals, *_tenant_violations(gate, parsed.tenant)]
+        return _refused(gate, given, nameless(parsed), [_refusal(exc)])
+    refusals = [*parsed.refusals, *tenant_violations(gate.view, gate.region, gate.counts, given, parsed.tenant)]
     if parsed.request is None or refusals:
         return _refused(gate, given, parsed, refusals)
     await gate.wait_for_key(parsed.tenant, None)
@@ -183,22 +191,6 @@ def _stranger(gate: Gate, given: Input, tenant: str, failure: Failure) -> Refusa
     except Exception:  # noqa: BLE001  it may be the check itself that made the step raise: nothing is proven then
         return Refusal(failure.code, failure.reason, failure.fault.value)
     return None
-
-
-def _nameless(parsed: Parsed) -> Parsed:
-    """Of a stranger's record: nothing it names is looked up under the tenant's keys."""
-    return Parsed(parsed.tenant, None, (), parsed.request_id)
-
-
-def _tenant_violations(gate: Gate, tenant_id: str) -> Iterator[Refusal]:
-    tenant = gate.view.tenant(tenant_id)
-    if tenant is None:
-        yield Refusal("unknown_tenant", "no such tenant: create it with `veil tenant create`", "tenant")
-    elif tenant.status != "active":
-        yield Refusal("tenant_suspended", "the tenant is not active: ask its operator", "tenant")
-    elif gate.region not in (None, tenant.region):
-        gate.counts.region_violation()
-        yield Refusal("wrong_region", message("wrong_region"), "tenant")
 
 
 def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> Output:

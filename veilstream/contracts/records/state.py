@@ -61,6 +61,12 @@ class Tenant:
     limits: Limits | None = None
     limits_from: int = -1
     former_limits: tuple[LimitsFrom, ...] = ()
+    own_topics_ms: int = -1
+
+    @property
+    def own_topics(self) -> bool:
+        """Whether it has topics of its own (tenant mode)."""
+        return self.own_topics_ms >= 0
 
 
 @dataclass(frozen=True, slots=True)
