@@ -6,7 +6,8 @@ cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
 only traceparent and ce_* are known further on. A record that is refused for its token costs its tenant nothing, and tells its
 sender the code alone. Kafka away: the partition is held; the token's key set away, or a configured schema registry where a batch
-has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused.
+has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused. Redis away: users
+and addresses are not held to their limits, or their records are refused, as a setting says; nothing waits for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from agents.ingest.gate.actors import Accepted, Actors
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
 from agents.ingest.gate.payload import WaitForKey, keys_of, opened_request
@@ -68,6 +70,8 @@ class Gate:
     region: str | None = None
     """None: a tenant's region is not checked."""
     counts: AccessMetrics = field(default_factory=uncounted)
+    actors: Actors | None = None
+    """None: users and addresses have no limits of their own."""
 
 
 def make_step(gate: Gate) -> Step[Record]:
@@ -78,7 +82,9 @@ def make_step(gate: Gate) -> Step[Record]:
         reading = await _with_schemas(gate, [given.value for given in inputs if isinstance(given, Input)])
         read = [(given, parse(given.value, reading.codec)) if isinstance(given, Input) else given for given in inputs]
         await gate.keyring.prepare(keys_of(gate.keyring, (one[1] for one in read if isinstance(one, tuple))))
-        return [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        return await _within_limits(
+            gate, [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        )
 
     return step
 
@@ -133,8 +139,8 @@ def _parsed(gate: Gate, record: Record) -> Parsed:
     return parse(value, codec)
 
 
-async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
-    """One record that was read: check, open, check again, seal."""
+async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
+    """One record that was read: check, open, check again."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
         return _to_dead_letters(gate, given, parsed)
     try:
@@ -153,7 +159,21 @@ async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
     refusals = refusals if request is None else violations(request)
     if request is None or refusals:
         return _refused(gate, given, parsed, refusals)
-    return Done((_accepted(gate, keys, given, request),), "accepted")
+    return Accepted(given, request, keys)
+
+
+async def _within_limits(gate: Gate, judged: Sequence[Outcome | Accepted]) -> Sequence[Outcome]:
+    """The batch's outcomes: what was accepted is sealed, or refused for its user or address."""
+    accepted = [one for one in judged if isinstance(one, Accepted)]
+    refusals = iter([None] * len(accepted) if gate.actors is None else await gate.actors.refusals(gate.view, accepted))
+    return [_limited(gate, one, next(refusals)) if isinstance(one, Accepted) else one for one in judged]
+
+
+def _limited(gate: Gate, one: Accepted, refusal: Refusal | None) -> Done:
+    if refusal is None:
+        return Done((_accepted(gate, one.keys, one.given, one.request),), "accepted")
+    envelope = _envelope(gate, one.given, one.request.tenant, one.request.conversation, one.request.request_id)
+    return Done((_gated(gate, one.given, envelope, None, (refusal,)),), "refused")
 
 
 async def _token(gate: Gate, given: Input, tenant: str) -> TokenUse | None:
