@@ -66,7 +66,24 @@ class Settings(BaseSettings):
         description="Postgres connection URI of the audit store.",
     )
     redis: SecretStr = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis URL of the stack; no agent uses it yet."
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis URL: redis://[user:password@]host:port/db, rediss:// for TLS (?ssl_ca_certs=FILE names the "
+        "authorities). The gate counts users and addresses there (docs/quotas.md).",
+    )
+    actor_limits: bool = Field(
+        default=True, description="Whether the gate holds single users and source addresses to limits (docs/quotas.md)."
+    )
+    actor_limits_without_redis: Literal["admit", "refuse"] = Field(
+        default="admit",
+        description="What becomes, while Redis is away, of records whose user or address has a limit: they pass uncounted, or "
+        "are refused as `limit_unknown`.",
+    )
+    actor_limits_wait_s: float = Field(
+        default=0.05,
+        gt=0,
+        le=5,
+        description="How long a batch of the gate waits for Redis, once in an outage: then Redis is away until a look every 2 s "
+        "finds that it answers in that time again.",
     )
     schema_registry: SecretStr | None = Field(
         default=None,

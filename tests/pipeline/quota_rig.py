@@ -163,13 +163,13 @@ def _own(limits: Limits | None) -> Mapping[str, int | None] | None:
 @asynccontextmanager
 async def open_quota_rig(folder: Path, tenants: int, *, gate: bool = False) -> AsyncIterator[QuotaRig]:
     """Broker, policy agent and admit, and tenants that are known to all of them."""
-    nowhere = SecretStr("unused://")
+    nowhere, no_redis = SecretStr("unused://"), SecretStr("redis://127.0.0.1:1")
     agents = ("policy", "admit", *(("gate",) if gate else ()))
     async with (
         running_stack(
             folder,
             agents=agents,
-            servers=Servers(postgres=nowhere, redis=nowhere),
+            servers=Servers(postgres=nowhere, redis=no_redis),
             preparation=Preparation(prepare_topics, _operations),
             environ={**os.environ, **ENVIRON},
         ) as stack,

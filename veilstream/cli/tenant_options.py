@@ -25,7 +25,8 @@ LimitsGiven = Annotated[
         "--limit",
         metavar="NAME=N",
         help="Own limit beside the tier's; the stricter holds. requests_per_second, requests_per_minute, requests_per_day, "
-        "characters_per_minute, characters_per_day; N is a number, or none. Repeat it.",
+        "characters_per_minute, characters_per_day, user_requests_per_minute, address_requests_per_minute; N is a number, or "
+        "none. Repeat it.",
     ),
 ]
 OwnTopics = Annotated[

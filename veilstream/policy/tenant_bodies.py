@@ -21,6 +21,8 @@ from veilstream.tenancy.tiers import Compliance, Region, TierName, effective
 PUBLIC_KEY_BYTES = 32  # X25519
 LIMIT_MAX = 10**12
 """Of a limit: no tenant sends a thousand milliards in a day, and sums of such numbers stay far below 64 bits."""
+ACTOR_LIMIT_MAX = 100_000
+"""Of a limit by user or address: Redis remembers each record that counts under it, some 100 bytes, for two minutes."""
 TOKEN_ID_CHARACTERS = 200
 OFFSET_MAX = (1 << 63) - 1  # what Kafka's protocol has for offsets; times are as long
 
@@ -49,6 +51,7 @@ def _tenant_id(value: str) -> str:
 PublicKeyText = Annotated[str, AfterValidator(is_public_key)]
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
 """None admitted at all is what `tenant.suspend` is for."""
+ActorLimit = Annotated[int, Field(ge=1, le=ACTOR_LIMIT_MAX)]
 
 
 class LimitsGiven(Strict):
@@ -59,6 +62,8 @@ class LimitsGiven(Strict):
     requests_per_day: Limit | None = None
     characters_per_minute: Limit | None = None
     characters_per_day: Limit | None = None
+    user_requests_per_minute: ActorLimit | None = None
+    address_requests_per_minute: ActorLimit | None = None
 
 
 class TenantCreate(Strict):

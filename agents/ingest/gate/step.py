@@ -7,7 +7,8 @@ cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
 only traceparent and ce_* are known further on. A record that is refused for its token costs its tenant nothing, and tells its
 sender the code alone. Kafka away: the partition is held; the token's key set away, or a configured schema registry where a batch
-has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused.
+has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused. Redis away: users
+and addresses are not held to their limits, or their records are refused, as a setting says; nothing waits for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from agents.ingest.gate.actors import Accepted, Actors
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
 from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
@@ -68,6 +70,8 @@ class Gate:
     region: str | None = None
     """None: a tenant's region is not checked."""
     counts: AccessMetrics = field(default_factory=uncounted)
+    actors: Actors | None = None
+    """None: users and addresses have no limits of their own."""
     read_on: Callable[[], Awaitable[object]] = field(kw_only=True)
     """Reads the state up to where it stands now, bounded: a tenant's first record may overtake the row that makes it."""
 
@@ -83,7 +87,8 @@ def make_step(gate: Gate) -> Step[Record]:
         if names_a_stranger(gate.view, parsed):
             await gate.read_on()  # once a batch: whoever invents tenants costs little
         await gate.keyring.prepare(keys_of(gate.keyring, parsed))
-        return [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        judged = [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        return await _within_limits(gate, judged)
 
     return step
 
@@ -138,15 +143,15 @@ def _parsed(gate: Gate, record: Record) -> Parsed:
     return parse(value, codec)
 
 
-async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
+async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
     """One record that was read: is it of the tenant whose topic it is on? Then as any other."""
     if wrong := foreign(owner := owner_of(given), parsed, gate.counts):
         return _refused(gate, given, nameless(parsed, owner), wrong)
     return await _of_tenant(gate, given, parsed)
 
 
-async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
-    """Check, open, check again, seal."""
+async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
+    """Check, open, check again."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
         return _to_dead_letters(gate, given, parsed)
     try:
@@ -165,7 +170,21 @@ async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
     refusals = refusals if request is None else violations(request)
     if request is None or refusals:
         return _refused(gate, given, parsed, refusals)
-    return Done((_accepted(gate, keys, given, request),), "accepted")
+    return Accepted(given, request, keys)
+
+
+async def _within_limits(gate: Gate, judged: Sequence[Outcome | Accepted]) -> Sequence[Outcome]:
+    """The batch's outcomes: what was accepted is sealed, or refused for its user or address."""
+    accepted = [one for one in judged if isinstance(one, Accepted)]
+    refusals = iter([None] * len(accepted) if gate.actors is None else await gate.actors.refusals(gate.view, accepted))
+    return [_limited(gate, one, next(refusals)) if isinstance(one, Accepted) else one for one in judged]
+
+
+def _limited(gate: Gate, one: Accepted, refusal: Refusal | None) -> Done:
+    if refusal is None:
+        return Done((_accepted(gate, one.keys, one.given, one.request),), "accepted")
+    envelope = _envelope(gate, one.given, one.request.tenant, one.request.conversation, one.request.request_id)
+    return Done((_output(gate, one.given, Gated(envelope, None, (refusal,))),), "refused")
 
 
 async def _token(gate: Gate, given: Input, tenant: str) -> TokenUse | None:

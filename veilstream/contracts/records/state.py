@@ -35,6 +35,8 @@ class Limits:
     requests_per_day: int | None = None
     characters_per_minute: int | None = None
     characters_per_day: int | None = None
+    user_requests_per_minute: int | None = None
+    address_requests_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
