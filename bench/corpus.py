@@ -13,7 +13,8 @@ BUNDLED = ROOT / "tests" / "data" / "detection_texts.txt"
 
 
 def corpus_path() -> Path:
-    """VEIL_BENCH_CORPUS (JSON Lines with `text`, or .txt: a text a line), else the frozen corpus beside the checkout, else the bundled one."""
+    """VEIL_BENCH_CORPUS (JSON Lines with `text`, or .txt: a text a line), else the frozen corpus beside the checkout, else the
+    bundled one."""
     named = os.environ.get("VEIL_BENCH_CORPUS")
     if named:
         return Path(named)

@@ -17,7 +17,7 @@ from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Admitted
 from veilstream.policy.document import POLICIES
 
-LARGE = "word " * 3_000
+LARGE = "word " * 2_000
 """More than a second's share, which is 10,000 by default."""
 CONVERSATIONS = ("one", "two", "three")
 pytestmark = pytest.mark.timeout(180)
@@ -57,9 +57,9 @@ async def test_a_conversation_keeps_its_order_to_overflow_and_back(
             value = as_json(text, tenant=tenant, conversation=name, request_id=f"{name}.{len(sent[name])}")
             sent[name] += await send(client, [value], key=b"one input partition")
 
-    for number in range(24):  # 1
+    for number in range(18):  # 1
         await say(LARGE if number % 5 == 3 else f"hello {number}")
-        if number == 12:
+        if number == 9:
             chain.kill("detection")
     async with asyncio.timeout(90):  # 2
         while True:
