@@ -27,7 +27,7 @@ from veilstream.settings import Settings
 
 ASK_S: Final = 10.0
 """How long one look may take before the world is at fault."""
-LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_S: Final = 0.5
 RETRY_S: Final = 5.0
 ASKED_FOR_S: Final = 30.0
 """So long after the last question nobody looks any more."""
@@ -50,6 +50,18 @@ class _Connection:
         """Where the partitions' logs end."""
         found = await self.log.end_offsets([TopicPartition(topic, number) for number in partitions])
         return {tp.partition: end for tp, end in found.items()}
+
+    async def last_records(self, topic: str, partitions: Collection[int]) -> dict[int, int]:
+        """Likewise, less the mark at the end where one stands there: a reader commits it some seconds later only.
+
+        Where no transaction is open the last entry is the mark of one, since who writes there does so in transactions alone.
+        """
+        sources = [TopicPartition(topic, number) for number in partitions]
+        stable = await self.reader.end_offsets(
+            sources
+        )  # before the ends: where both agree nothing was open at that end
+        ends = await self.ends(topic, partitions)
+        return {tp.partition: ends[tp.partition] - (stable[tp] == ends[tp.partition] > 0) for tp in sources}
 
     async def committed(self, group: str, topic: str, partitions: Collection[int]) -> dict[int, int]:
         """The group's committed offsets; 0 where it has none, or where its coordinator does not say so."""
@@ -240,7 +252,7 @@ class Passage:
             while time.monotonic() - self._asked_at < ASKED_FOR_S:
                 async with asyncio.timeout(ASK_S):
                     below = await connection.committed(self._writer, self._source, inputs)
-                    ends = await connection.ends(self._topic, outputs)
+                    ends = await connection.last_records(self._topic, outputs)
                     done = await connection.committed(self._reader, self._topic, outputs)
                 for number in outputs:
                     self._see(number, below, ends[number], done[number])
