@@ -3,7 +3,7 @@
 The quiet one sends a record a second. The noisy one sends 100,000-character texts at the rate its request quota allows; its
 character quota refuses most of them. Both are judged by the default policy (named entities), with two pool workers. Phases
 without and with the noisy one take turns, so that what else the machine does falls on both. Every decision on quotas is compared
-with the pure function. VEIL_SHARE_PER_S=0 shows the same without the overflow lane. Last line:
+with the oracle of the tests. VEIL_SHARE_PER_S=0 shows the same without the overflow lane. Last line:
 
     tenants: noisy_neighbour_p95_ratio=… quota_errors=… token_us=… seal_us=…
 """

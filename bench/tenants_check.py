@@ -6,18 +6,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.quota_oracle import Sent, decisions
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, describe, read, started_consumer
 from veilstream.contracts.catalogue import ADMITTED, AUDIT, FINDINGS, GATED, OVERFLOW, REQUESTS, VERDICTS
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, QuotaCounts, Request, Verdict
-from veilstream.tenancy.quota import decide
-from veilstream.tenancy.tiers import effective
+from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, Request, Verdict
 
 READ: Mapping[str, type[Any]] = {
     REQUESTS: Request, GATED: Gated, ADMITTED: Admitted, OVERFLOW: Admitted, FINDINGS: Findings, VERDICTS: Verdict,
     AUDIT: AuditEvent,
 }  # fmt: skip
+
+SKEW_MS = 3_600_000
+"""The default of VEIL_TOKEN_SKEW_S."""
+
+_LIMITS = {
+    "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
+    "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
+}  # fmt: skip
+"""The oracle's names of limits, and the records'."""
 
 
 @dataclass
@@ -62,20 +70,17 @@ async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], m
 
 
 def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]]) -> dict[str, str]:
-    """The code of each record's refusal by the pure function, or `admitted`."""
-    expected, counts = {}, {name: QuotaCounts(name, -1) for name in limits}
-    for offset, gated in sorted(log, key=lambda row: row[0]):
-        envelope = gated.envelope
+    """The code of each record's refusal by the tests' oracle, or `admitted`."""
+    sent = []
+    for _, gated in sorted(log, key=lambda row: row[0]):
+        envelope, (tier, own) = gated.envelope, limits[gated.envelope.tenant]
         assert not gated.refusals, gated.refusals
-        counts[envelope.tenant], refusal = decide(
-            counts[envelope.tenant],
-            effective(*limits[envelope.tenant]),
-            envelope.received_ms,
-            envelope.characters,
-            offset,
+        named = {name: getattr(own, field) for name, field in _LIMITS.items()}
+        sent.append(
+            (str(envelope.origin), Sent(envelope.tenant, envelope.received_ms, envelope.characters, tier, named))
         )
-        expected[str(envelope.origin)] = "admitted" if refusal is None else refusal.code
-    return expected
+    told = decisions([one for _, one in sent], SKEW_MS)
+    return {origin: one.code or "admitted" for (origin, _), one in zip(sent, told, strict=True)}
 
 
 def _place(record: Any, value: Any) -> tuple[int, int] | None:
