@@ -25,18 +25,20 @@ from tests.pipeline.planted import names, of_text, places, spellings, tables, wi
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.request import content_of
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import bound
 from veilstream.contracts.errors import RecordError, VeilError
 from veilstream.contracts.records import Admitted, Content, Findings, Gated, Key, Request, Sealed
-from veilstream.contracts.sealing import associated_data, hpke_seal, hpke_unseal, unseal
+from veilstream.contracts.sealing import hpke_seal, hpke_unseal, unseal
 from veilstream.keys.derived import TenantKeys, derive
 from veilstream.keys.service import KeyContext, LocalFile
 
 pytestmark = pytest.mark.timeout(240)
 
-STAGES = {
-    catalogue.GATED: (Gated, "gated"),
-    catalogue.ADMITTED: (Admitted, "admitted"),
-    catalogue.FINDINGS: (Findings, "findings"),
+CHAIN = {
+    catalogue.GATED: Gated,
+    catalogue.ADMITTED: Admitted,
+    catalogue.OVERFLOW: Admitted,
+    catalogue.FINDINGS: Findings,
 }
 
 
@@ -69,11 +71,11 @@ async def sealed_of(client: AsyncClient, tenant: str) -> list[tuple[Sealed, byte
             request = client.codec.decode(Request, record.value or b"", trusted=False)
             if request.tenant == tenant and isinstance(request.payload, Sealed):
                 found.append((request.payload, None))
-    for topic, (kind, stage) in STAGES.items():
+    for topic, kind in CHAIN.items():
         for record in await committed(client, topic):
             row: Any = client.codec.decode(kind, record.value)
             if row.envelope.tenant == tenant and row.payload is not None:
-                found.append((row.payload, associated_data(tenant, row.envelope.origin, stage)))
+                found.append((row.payload, bound(row)))
     return found
 
 
