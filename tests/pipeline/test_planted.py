@@ -84,13 +84,13 @@ def openings(
 ) -> list[str]:
     """Each payload tried with every key, whatever id it names: the ids of those that opened one, payload by payload."""
     opened = []
-    for payload, bound in sealed:
+    for payload, bound_to in sealed:
         for key_id, (_, derived) in keys.items():
             with suppress(VeilError):
-                if bound is None:
+                if bound_to is None:
                     hpke_unseal(derived.hpke_private, payload, tenant)
                 else:
-                    unseal(derived.seal, payload, bound)
+                    unseal(derived.seal, payload, bound_to)
                 opened.append(key_id)
     return opened
 
