@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agents.ingest.admit.counts import count
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, describe, read, started_consumer
 from veilstream.contracts.catalogue import ADMITTED, AUDIT, FINDINGS, GATED, OVERFLOW, REQUESTS, VERDICTS
+from veilstream.contracts.codec import Codec
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, QuotaCounts, Request, Verdict
-from veilstream.tenancy.quota import decide
+from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, Request, Verdict
 from veilstream.tenancy.tiers import effective
 
 READ: Mapping[str, type[Any]] = {
@@ -31,7 +32,9 @@ class Checked:
     """By topic, where the measured records of both tenants stood."""
 
 
-async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin]) -> Checked:
+async def check(
+    client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin], skew_ms: int
+) -> Checked:
     """Compare every decision; raise AssertionError where what was measured did not stand on one partition of every topic.
 
     `limits`: tier and own limits by tenant.
@@ -51,7 +54,12 @@ async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], m
             decided[str(admitted.envelope.origin)] = code
             checked.outcomes.append(f"{name} {code}")
             checked.topics.append(f"{name} {topic}")
-    expected = _expected([(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits], limits)
+    expected = _expected(
+        client.codec,
+        [(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits],
+        limits,
+        skew_ms,
+    )
     checked.quota_errors = sum(decided.get(origin) != code for origin, code in expected.items())
     checked.quota_errors += len(decided.keys() - expected.keys())
     for topic, rows in found.items():
@@ -61,20 +69,17 @@ async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], m
     return checked
 
 
-def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]]) -> dict[str, str]:
-    """The code of each record's refusal by the pure function, or `admitted`."""
-    expected, counts = {}, {name: QuotaCounts(name, -1) for name in limits}
+def _expected(
+    codec: Codec, log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]], skew_ms: int
+) -> dict[str, str]:
+    """The code of each record's refusal by the pure function, or `admitted`, from an empty table on."""
+    expected: dict[str, str] = {}
+    table: dict[bytes, bytes] = {}
     for offset, gated in sorted(log, key=lambda row: row[0]):
-        envelope = gated.envelope
         assert not gated.refusals, gated.refusals
-        counts[envelope.tenant], refusal = decide(
-            counts[envelope.tenant],
-            effective(*limits[envelope.tenant]),
-            envelope.received_ms,
-            envelope.characters,
-            offset,
-        )
-        expected[str(envelope.origin)] = "admitted" if refusal is None else refusal.code
+        in_force = effective(*limits[gated.envelope.tenant])
+        refusal = count(codec, table, gated.envelope, in_force, offset, skew_ms=skew_ms)
+        expected[str(gated.envelope.origin)] = "admitted" if refusal is None else refusal.code
     return expected
 
 

@@ -17,18 +17,17 @@ from typing import TypeAlias
 
 from agents.closing import fail_closed
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError, WorldError
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
-from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
 
-INPUT_STAGE, STAGE = "admitted", "findings"
 CHUNK_RECORDS = 16
 """Records of one call of the pool: enough for the model's batching to pay, few enough that partitions take turns."""
 CHUNK_CHARACTERS = 20_000
@@ -206,23 +205,23 @@ async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Re
 
 
 def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: Policy) -> _Opened:
-    envelope = admitted.envelope
-    keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
+    tenant = admitted.envelope.tenant
+    plain = open_record(admitted, agent.keyring.by_id(payload.key_id, tenant).seal)
     body = agent.codec.decode(Body, plain)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    return _Opened(admitted, agent.keyring.of_tenant(envelope.tenant), body, plain, request)
+    return _Opened(admitted, agent.keyring.of_tenant(tenant), body, plain, request)
 
 
 def _found(
     agent: DetectionAgent, item: Item[Admitted], opened: _Opened, detection: Detection, lineage: Mapping[str, str]
 ) -> Done:
-    envelope = opened.admitted.envelope
-    bound_to = associated_data(envelope.tenant, envelope.origin, STAGE)
-    payload = seal(opened.sealing.seal, opened.sealing.key_id, opened.plain, bound_to)
-    findings = Findings(envelope, payload, (), opened.admitted.policy, detection.findings, detection.threats, lineage)
-    return Done((_output(agent, item.record, findings),), "detected")
+    admitted, keys = opened.admitted, opened.sealing
+    findings = Findings(
+        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage
+    )  # fmt: skip
+    sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
+    return Done((_output(agent, item.record, sealed),), "detected")
 
 
 def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusal, ...]) -> Done:

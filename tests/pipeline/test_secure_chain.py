@@ -181,3 +181,18 @@ async def test_a_client_is_told_what_to_mend(broker: SecureKafka) -> None:
     async with AsyncClient(settings=settings(broker, "veil-operators")) as client:
         with pytest.raises(ClientError, match="topic"):
             await (await client.append(REQUESTS, b"k", b"v"))
+
+
+@pytest.mark.parametrize("command", ["create", "show"])
+def test_a_command_by_somebody_who_may_give_none(broker: SecureKafka, command: str) -> None:
+    """A producer of records that asks for a tenant is told which topic is not shown to it, in one line and at once."""
+    done = veil(broker.sasl_ssl("veil-clients"), "tenant", command, TENANT)
+    assert done.returncode == 1
+    assert "the broker does not show veil.commands to this principal" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with (
+        Client(settings=settings(broker, "veil-clients")) as client,
+        pytest.raises(ClientError, match="does not show") as told,
+    ):
+        client.command(f"tenant.{command}", {}, tenant=TENANT)
+    assert told.value.reason_code == "not_authorized"

@@ -21,8 +21,10 @@ from tests.unit.anonymization_world import (
     verdict_and_event,
 )
 from veilstream.contracts.audit_event import actor_pseudonym
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.errors import Fault, WorldError
 from veilstream.contracts.records import (
+    Admitted,
     AuditEvent,
     DeadLetter,
     Findings,
@@ -30,7 +32,6 @@ from veilstream.contracts.records import (
     Refusal,
     Verdict,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Failed, Failure, Item, Record
 from veilstream.keys.keyring import KeyRing
 from veilstream.verdicts.dead_letters import open_dead_letter
@@ -140,8 +141,9 @@ def test_a_key_service_that_is_away_holds_the_partition() -> None:
 def test_a_payload_moved_from_another_stage_fails() -> None:
     """It does not open, and the record fails alone."""
     world = World()
-    sealed = seal(world.keys.seal, "k1", b"x", associated_data("acme", ORIGIN, "admitted"))
-    outcome = world.run(replace(world.findings(), payload=sealed))
+    findings = world.findings()
+    before = seal_record(Admitted(findings.envelope, None, (), findings.policy), world.keys.seal, "k1", b"x")
+    outcome = world.run(replace(findings, payload=before.payload))
     assert isinstance(outcome, Failed)
     assert (outcome.failure.code, outcome.failure.fault) == ("bad_seal", Fault.RECORD)
 

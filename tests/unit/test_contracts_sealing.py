@@ -17,7 +17,7 @@ from veilstream.contracts.sealing import associated_data, hpke_public_key, hpke_
 
 ORIGIN = Origin("c", "veil.requests", 0, 7)
 KEY, OTHER_KEY = bytes(32), bytes(31) + b"\1"
-AAD = associated_data("demo", ORIGIN, "gated")
+AAD = associated_data("demo", ORIGIN, "gated", b"")
 
 
 def test_what_is_sealed_opens_where_it_belongs() -> None:
@@ -32,9 +32,9 @@ def test_what_is_sealed_opens_where_it_belongs() -> None:
     ("key", "bound_to", "change"),
     [
         (OTHER_KEY, AAD, {}),
-        (KEY, associated_data("demo2", ORIGIN, "gated"), {}),
-        (KEY, associated_data("demo", replace(ORIGIN, offset=8), "gated"), {}),
-        (KEY, associated_data("demo", ORIGIN, "admitted"), {}),
+        (KEY, associated_data("demo2", ORIGIN, "gated", b""), {}),
+        (KEY, associated_data("demo", replace(ORIGIN, offset=8), "gated", b""), {}),
+        (KEY, associated_data("demo", ORIGIN, "admitted", b""), {}),
         (KEY, AAD, {"nonce": bytes(12)}),
         (KEY, AAD, {"nonce": b""}),
         (KEY, AAD, {"ciphertext": b""}),

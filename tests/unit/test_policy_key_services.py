@@ -62,7 +62,7 @@ def test_a_slow_key_service_is_not_waited_for_on_the_event_loop(service: LocalFi
             await asyncio.sleep(0)
         assert not task.done()
         slow.go.set()
-        (outcome,) = await asyncio.wait_for(task, 10)
+        (outcome,) = await asyncio.wait_for(task, 60)
         assert isinstance(outcome, Done)
         desk.outputs.extend(outcome.outputs)
         return desk.of(CommandResult, catalogue.COMMAND_RESULTS)[-1].code

@@ -141,8 +141,8 @@ async def test_a_drain_does_not_wait_for_the_world(start: Start) -> None:
     lane = start(bench.lane(step))
     fill(lane, b"a")
     await until(lambda: lane.held_since is not None)
-    async with asyncio.timeout(0.5):
-        await lane.drain(0.4)
+    async with asyncio.timeout(30):
+        await lane.drain(60)
     assert bench.broker.transactions == 0
     assert bench.metric("veil_held_partitions") == 0
 
@@ -241,7 +241,7 @@ async def test_an_answer_too_large_for_the_broker_ends_the_process(start: Start)
     fill(lane, b"a")
     assert lane.task is not None
     with pytest.raises(RuntimeExit, match="answered with an output the broker refuses for its size"):
-        await asyncio.wait_for(lane.task, 5)
+        await asyncio.wait_for(lane.task, 60)
 
 
 async def test_a_fenced_lane_ends_the_process_without_applying_its_writes(start: Start) -> None:
@@ -257,7 +257,7 @@ async def test_a_fenced_lane_ends_the_process_without_applying_its_writes(start:
     fill(lane, b"a")
     assert lane.task is not None
     with pytest.raises(RuntimeExit, match="another worker took"):
-        await asyncio.wait_for(lane.task, 5)
+        await asyncio.wait_for(lane.task, 60)
     assert bench.part == {b"n": b"0"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -45,6 +45,7 @@ class Agent(Generic[T]):
     name: str
     group: str
     topics: tuple[str, ...]
+    """What it always reads."""
     decode: Decode[T]
     step: Step[T]
     on_failure: OnFailure
@@ -65,6 +66,8 @@ class Agent(Generic[T]):
     begins_after: Callable[[Record], Awaitable[None]] | None = None
     """Returns when the batch that ends with this record may be begun; raises `WorldError` where that takes long, which holds the
     partition. While it waits the partition is in no step: it holds up nobody, even where its step is to run alone."""
+    also: Callable[[], Collection[str]] = tuple
+    """Further input topics, by what the followers know: asked after they are caught up, and ever again (inputs.py)."""
 
     def __post_init__(self) -> None:
         if not self.topics:
@@ -73,6 +76,10 @@ class Agent(Generic[T]):
             raise ConfigError(
                 f"agent {self.name} has a table and {len(self.topics)} input topics; a table's part belongs to one input "
                 "partition, so it must have exactly one input topic: edit `topics` in its app.py"
+            )
+        if self.table is not None and self.also is not tuple:
+            raise ConfigError(
+                f"agent {self.name} has a table, so it must have exactly one input topic: take `also` out"
             )
         if self.table is not None and self.sink is not None:
             raise ConfigError(

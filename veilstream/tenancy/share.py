@@ -1,7 +1,7 @@
 """A tenant's share: what of it is worked on with everybody's records, and what waits behind them. Pure, exact, no clock.
 
 In each second of the broker's time a tenant may put so much work before others on its partitions; what is beyond goes to the
-overflow lane. The second is that of the record's own broker time and never goes back, as the windows of quotas (quota.py).
+overflow lane. The second is that of the record's own broker time and never goes back: a share is of what is worked on now.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from veilstream.contracts.records import QuotaCounts
-from veilstream.tenancy.quota import SECOND_MS
+from veilstream.tenancy.windows import SECOND_MS
 
 RECORD_COST: Final = 200
 """Cost of a record beside its characters. Measured on one core: detection takes 40 to 45 µs a character, and 3.5 ms a record

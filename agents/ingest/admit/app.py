@@ -7,6 +7,7 @@ from agents.wiring import wire
 from veilstream.contracts.catalogue import GATED, OVERFLOW, QUOTAS
 from veilstream.contracts.records import Gated
 from veilstream.runtime.app import Agent, run
+from veilstream.runtime.cluster import home_of
 from veilstream.runtime.passage import Passage
 from veilstream.settings import Settings
 from veilstream.telemetry.quotas import QuotaMetrics
@@ -19,7 +20,7 @@ def build(settings: Settings) -> Agent[Gated]:
     w = wire(settings)
     passage = Passage(settings, source=GATED, writer=GROUP, topic=OVERFLOW, reader="veil-detection")
     admit = Admit(
-        w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key,
+        w.codec, w.keyring, w.view, w.cluster, w.wait_for_state, w.wait_for_key, home_of(settings, GATED),
         token_skew_ms=1000 * settings.token_skew_s, refused_by_quota=QuotaMetrics().refused,
         share=settings.share_per_s, passed=passage.passed,
     )  # fmt: skip

@@ -15,8 +15,9 @@ from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, OverflowUse, QuotaCounts
 from veilstream.contracts.step import Item, Overlay
-from veilstream.tenancy.quota import CODES, MINUTE_MS
+from veilstream.tenancy.quota import CODES
 from veilstream.tenancy.share import cost_of, take
+from veilstream.tenancy.windows import MINUTE_MS
 
 PREFIX: Final = b"lane/"
 NO_LIMITS: Final = Limits()

@@ -56,6 +56,7 @@ SENT: dict[str, tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]] = {
         ("update", "acme", "--no-verdict-key", "--no-allowed-policies", "--no-limits"),
         [("tenant.update", {"allowed_policies": [], "verdict_key": None, "limits": None})],
     ),
+    "create, dry": (("create", "acme", "--tier", "starter", "--dry-run"), [("tenant.show", {})]),
     "suspend": (("suspend", "acme"), [("tenant.suspend", {})]),
     "resume": (("resume", "acme"), [("tenant.resume", {})]),
     "update, dry": (("update", "acme", "--tier", "starter", "--dry-run"), [("tenant.show", {})]),

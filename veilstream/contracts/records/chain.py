@@ -102,6 +102,23 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaDay:
+    start_ms: int
+    count: int = 0
+    characters: int = 0
+    exhausted: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaWindow:
+    count: int = 0
+    characters: int = 0
+    exhausted: int = -1
+    seconds: bytes = b""
+    seconds_exhausted: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaCounts:
     tenant: str
     last_offset: int
@@ -119,6 +136,8 @@ class QuotaCounts:
     day_exhausted: int = -1
     refused_in_row: int = 0
     refused_count: int = 0
+    border_ms: int = -1
+    former_days: tuple[QuotaDay, ...] = ()
     share_second_ms: int = 0
     share_used: int = 0
 
@@ -127,6 +146,12 @@ class QuotaCounts:
 class UsedToken:
     tenant: str
     expires_ms: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    highest: int
     offset: int
 
 
