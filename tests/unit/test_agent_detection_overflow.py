@@ -14,9 +14,9 @@ from agents.detection.step import CHUNK_CHARACTERS, DetectionAgent, behind_main,
 from agents.ingest.admit.step import make_step as admit_step
 from tests.unit.admit_world import new_world
 from tests.unit.ingest_world import CODEC, World, input_record, origin, run
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted, Body, Content, Envelope, Gated
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Item
 from veilstream.detection.model import Detection
 
@@ -30,8 +30,8 @@ def admitted(world: World, offset: int, text: str) -> Item[Admitted]:
     """A record as admit passes it on, at that offset of the topic behind it."""
     keys = world.ring.of_tenant("acme")
     body = CODEC.encode(Body(Content(text=text)))
-    payload = seal(keys.seal, keys.key_id, body, associated_data("acme", origin(offset), "gated"))
-    one = Gated(Envelope("acme", origin(offset), 5_000, b"lane", characters=len(text)), payload)
+    envelope = Envelope("acme", origin(offset), 5_000, b"lane", characters=len(text))
+    one = seal_record(Gated(envelope), keys.seal, keys.key_id, body)
     (outcome,) = run(admit_step(world.admit()), Item(input_record(b""), one))
     assert isinstance(outcome, Done)
     found = CODEC.decode(Admitted, outcome.outputs[0].value)
