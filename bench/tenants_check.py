@@ -18,9 +18,6 @@ READ: Mapping[str, type[Any]] = {
     AUDIT: AuditEvent,
 }  # fmt: skip
 
-SKEW_MS = 3_600_000
-"""The default of VEIL_TOKEN_SKEW_S."""
-
 _LIMITS = {
     "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
     "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
@@ -39,10 +36,12 @@ class Checked:
     """By topic, where the measured records of both tenants stood."""
 
 
-async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin]) -> Checked:
+async def check(
+    client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin], skew_ms: int
+) -> Checked:
     """Compare every decision; raise AssertionError where what was measured did not stand on one partition of every topic.
 
-    `limits`: tier and own limits by tenant.
+    `limits`: tier and own limits by tenant. `skew_ms`: VEIL_TOKEN_SKEW_S.
     """
     decode = client.codec.decode
     found = {
@@ -59,7 +58,9 @@ async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], m
             decided[str(admitted.envelope.origin)] = code
             checked.outcomes.append(f"{name} {code}")
             checked.topics.append(f"{name} {topic}")
-    expected = _expected([(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits], limits)
+    expected = _expected(
+        [(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits], limits, skew_ms
+    )
     checked.quota_errors = sum(decided.get(origin) != code for origin, code in expected.items())
     checked.quota_errors += len(decided.keys() - expected.keys())
     for topic, rows in found.items():
@@ -69,7 +70,7 @@ async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], m
     return checked
 
 
-def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]]) -> dict[str, str]:
+def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]], skew_ms: int) -> dict[str, str]:
     """The code of each record's refusal by the tests' oracle, or `admitted`."""
     sent = []
     for _, gated in sorted(log, key=lambda row: row[0]):
@@ -79,7 +80,7 @@ def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limi
         sent.append(
             (str(envelope.origin), Sent(envelope.tenant, envelope.received_ms, envelope.characters, tier, named))
         )
-    told = decisions([one for _, one in sent], SKEW_MS)
+    told = decisions([one for _, one in sent], skew_ms)
     return {origin: one.code or "admitted" for (origin, _), one in zip(sent, told, strict=True)}
 
 
