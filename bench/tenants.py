@@ -3,7 +3,7 @@
 The quiet one sends a record a second. The noisy one sends 100,000-character texts at the rate its request quota allows; its
 character quota refuses most of them. Both are judged by the default policy (named entities), with two pool workers. Phases
 without and with the noisy one take turns, so that what else the machine does falls on both. Every decision on quotas is compared
-with the pure function. VEIL_SHARE_PER_S=0 shows the same without the overflow lane. Last line:
+with the oracle of the tests. VEIL_SHARE_PER_S=0 shows the same without the overflow lane. Last line:
 
     tenants: noisy_neighbour_p95_ratio=… quota_errors=… token_us=… seal_us=…
 """
@@ -173,8 +173,7 @@ async def main() -> None:
             await ready.wait()
             alone, beside, noise = await _phases(flow, tenants)
             limits = {tenants[who]: (TIER, LIMITS[who]) for who in tenants}
-            skew_ms = 1000 * stack.settings.token_skew_s
-            checked = await check(client, limits, [*alone, *beside, *noise], skew_ms)
+            checked = await check(client, limits, [*alone, *beside, *noise])
             reading.cancel()
     _show(console, flow, alone, beside, checked)
 

@@ -6,19 +6,26 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.ingest.admit.counts import count
+from tests.unit.quota_oracle import Sent, decisions
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, describe, read, started_consumer
 from veilstream.contracts.catalogue import ADMITTED, AUDIT, FINDINGS, GATED, OVERFLOW, REQUESTS, VERDICTS
-from veilstream.contracts.codec import Codec
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, Request, Verdict
-from veilstream.tenancy.tiers import effective
 
 READ: Mapping[str, type[Any]] = {
     REQUESTS: Request, GATED: Gated, ADMITTED: Admitted, OVERFLOW: Admitted, FINDINGS: Findings, VERDICTS: Verdict,
     AUDIT: AuditEvent,
 }  # fmt: skip
+
+SKEW_MS = 3_600_000
+"""The default of VEIL_TOKEN_SKEW_S."""
+
+_LIMITS = {
+    "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
+    "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
+}  # fmt: skip
+"""The oracle's names of limits, and the records'."""
 
 
 @dataclass
@@ -32,9 +39,7 @@ class Checked:
     """By topic, where the measured records of both tenants stood."""
 
 
-async def check(
-    client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin], skew_ms: int
-) -> Checked:
+async def check(client: AsyncClient, limits: Mapping[str, tuple[str, Limits]], measured: Collection[Origin]) -> Checked:
     """Compare every decision; raise AssertionError where what was measured did not stand on one partition of every topic.
 
     `limits`: tier and own limits by tenant.
@@ -54,12 +59,7 @@ async def check(
             decided[str(admitted.envelope.origin)] = code
             checked.outcomes.append(f"{name} {code}")
             checked.topics.append(f"{name} {topic}")
-    expected = _expected(
-        client.codec,
-        [(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits],
-        limits,
-        skew_ms,
-    )
+    expected = _expected([(r.offset, gated) for r, gated in found[GATED] if gated.envelope.tenant in limits], limits)
     checked.quota_errors = sum(decided.get(origin) != code for origin, code in expected.items())
     checked.quota_errors += len(decided.keys() - expected.keys())
     for topic, rows in found.items():
@@ -69,18 +69,18 @@ async def check(
     return checked
 
 
-def _expected(
-    codec: Codec, log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]], skew_ms: int
-) -> dict[str, str]:
-    """The code of each record's refusal by the pure function, or `admitted`, from an empty table on."""
-    expected: dict[str, str] = {}
-    table: dict[bytes, bytes] = {}
-    for offset, gated in sorted(log, key=lambda row: row[0]):
+def _expected(log: list[tuple[int, Gated]], limits: Mapping[str, tuple[str, Limits]]) -> dict[str, str]:
+    """The code of each record's refusal by the tests' oracle, or `admitted`."""
+    sent = []
+    for _, gated in sorted(log, key=lambda row: row[0]):
+        envelope, (tier, own) = gated.envelope, limits[gated.envelope.tenant]
         assert not gated.refusals, gated.refusals
-        in_force = effective(*limits[gated.envelope.tenant])
-        refusal = count(codec, table, gated.envelope, in_force, offset, skew_ms=skew_ms)
-        expected[str(gated.envelope.origin)] = "admitted" if refusal is None else refusal.code
-    return expected
+        named = {name: getattr(own, field) for name, field in _LIMITS.items()}
+        sent.append(
+            (str(envelope.origin), Sent(envelope.tenant, envelope.received_ms, envelope.characters, tier, named))
+        )
+    told = decisions([one for _, one in sent], SKEW_MS)
+    return {origin: one.code or "admitted" for (origin, _), one in zip(sent, told, strict=True)}
 
 
 def _place(record: Any, value: Any) -> tuple[int, int] | None:

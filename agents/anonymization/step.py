@@ -129,7 +129,7 @@ def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pi
     safe = anonymize(body.content, findings.findings, policy, HashKey(keys.hash, keys.version))
     decision = decide(findings.findings, findings.threats, policy, envelope.mode)
     verdict = _verdict(agent, findings, decision, policy, safe)
-    actor = actor_pseudonym(keys.actor, body.user or UNKNOWN_ACTOR)
+    actor = actor_pseudonym(keys, body.user or UNKNOWN_ACTOR)
     return Done(_outputs(agent, item.record, findings, verdict, actor), decision.decision)
 
 
@@ -163,7 +163,7 @@ def _unknown_actor(keyring: KeyRing, tenant: str) -> str:
             keys = keyring.of_tenant(owner)
         except VeilError:
             continue
-        return actor_pseudonym(keys.actor, UNKNOWN_ACTOR)
+        return actor_pseudonym(keys, UNKNOWN_ACTOR)
     return UNKNOWN_ACTOR
 
 

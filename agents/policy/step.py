@@ -107,7 +107,7 @@ class PolicyAgent:
         letter = await self._letter(command)
         await self._open_keys(State(self._codec, table), command, letter)
         operations, made = await self._operations(table, record)
-        author = actor_pseudonym(operations.actor, command.actor)
+        author = actor_pseudonym(operations, command.actor)
         place = Place(record.timestamp_ms, record.offset)
         state = State(self._codec, table)
         missing = await self._missing(command)
@@ -233,7 +233,7 @@ class PolicyAgent:
             id=digest_of("veil-command-event-v1", origin.cluster, origin.topic, origin.partition, origin.offset).hex(),
             tenant=tenant,
             time_ms=record.timestamp_ms,
-            actor=actor_pseudonym(keys.actor, command.actor),
+            actor=actor_pseudonym(keys, command.actor),
             action=command.kind if command.kind in KINDS else "command.unknown",  # an unknown kind could be any text
             resource=said.resource,
             result="refused" if said.code else "ok",

@@ -24,6 +24,7 @@ from veilstream.tenancy.actor_limits import ADDRESS, KEEP_MS, USER, Actor, Use
 
 MINUTE = 60_000
 NOW_MS = 1_800_000_000_000
+WAIT_S = 2.0
 RIGHTS = (
     "on >secret ~veil:limit:* +script|load +evalsha +exists +zscore +zcount +zrevrangebyscore +zadd +zremrangebyscore "
     "+zremrangebyrank +pexpire"
@@ -51,7 +52,9 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 
 @asynccontextmanager
 async def opened(url: str, registry: CollectorRegistry | None = None, **more: Any) -> AsyncIterator[RedisActorLog]:
-    log = RedisActorLog(url, ActorLimitMetrics(registry or CollectorRegistry()), **more)
+    """The wait is long, as a busy machine may take its time; that is no outage here."""
+    metrics = ActorLimitMetrics(registry or CollectorRegistry())
+    log = RedisActorLog(url, metrics, **{"wait_s": WAIT_S} | more)
     await log.start()
     try:
         yield log
@@ -198,7 +201,7 @@ async def test_a_redis_that_stands_still_costs_one_wait(tmp_path: Path, capfd: p
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
         server.stop()
-    assert spent_s < 1.0, "more than a wait, with room for a busy machine; a wait each would be 100 s"
+    assert WAIT_S / 2 < spent_s < 10 * WAIT_S, "a wait, with room for a busy machine; a wait each would be an hour"
     assert _value(registry, "veil_actor_limits_unchecked_total") >= 2_000
     said = "".join(capfd.readouterr())
     assert (said.count("actor_limits_away"), said.count("actor_limits_back")) == (1, 1)

@@ -46,8 +46,8 @@ OFFSETS = itertools.count()
 
 def gated(world: World, at_ms: int, characters: int = 5, *, tenant: str = "acme", **envelope: Any) -> Gated:
     """The next record as the gate passes it on, at a broker time; all with the same content."""
-    place = {"origin": origin(next(OFFSETS))} | envelope
-    return sealed(world, Gated(Envelope(tenant, received_ms=at_ms, lane=b"lane", characters=characters, **place)))
+    place = {"origin": origin(next(OFFSETS)), "lane": b"lane"} | envelope
+    return sealed(world, Gated(Envelope(tenant, received_ms=at_ms, characters=characters, **place)))
 
 
 def sealed(world: World, record: Gated) -> Gated:

@@ -11,7 +11,7 @@ import pytest
 
 from agents.ingest.admit.lanes import PREFIX, SWEEP_EVERY_MS, lane_key
 from agents.ingest.admit.step import make_step
-from tests.unit.admit_world import add_tenant, gated, new_world, sealed, set_limits, token
+from tests.unit.admit_world import add_tenant, gated, new_world, set_limits, token
 from tests.unit.ingest_world import CODEC, World, input_record
 from veilstream.contracts.catalogue import ADMITTED, GATED, OVERFLOW
 from veilstream.contracts.records import Gated, OverflowUse, QuotaCounts, Refusal
@@ -83,12 +83,7 @@ def alone(world: World, at_ms: int, characters: int, **fields: object) -> Gated:
 
 def said(world: World, at_ms: int, characters: int, lane: bytes = b"lane") -> Gated:
     """A record of a conversation."""
-    return with_envelope(world, gated(world, at_ms, characters, limits_from=5), lane=lane)
-
-
-def with_envelope(world: World, one: Gated, **changed: object) -> Gated:
-    """The record with another envelope, sealed with it."""
-    return sealed(world, replace(one, envelope=replace(one.envelope, **changed)))  # type: ignore[arg-type]
+    return gated(world, at_ms, characters, limits_from=5, lane=lane)
 
 
 def test_what_is_beyond_the_share_of_a_second_goes_to_overflow(world: World, desk: Desk) -> None:
@@ -134,7 +129,7 @@ def test_what_quota_refuses_takes_what_a_record_costs_without_its_text(world: Wo
 
 def test_what_is_judged_again_waits_behind_what_is_sent_now(world: World, desk: Desk) -> None:
     """A redrive takes nothing of its tenant's share, however many there are."""
-    again = [with_envelope(world, alone(world, 0, 1), revision=1, supersedes="v") for _ in range(2)]
+    again = [alone(world, 0, 1, revision=1, supersedes="v") for _ in range(2)]
     assert desk.work(*again, alone(world, 0, 800)) == [LATER, LATER, MAIN]
 
 
@@ -154,15 +149,15 @@ def test_a_conversation_stays_in_overflow_until_all_of_it_has_passed(world: Worl
 def test_what_waits_with_its_conversation_takes_nothing_of_the_share(world: World, desk: Desk) -> None:
     """The tenant's other conversations have all of it."""
     desk.work(said(world, 0, 9_999))
-    small = [said(world, 0, 500) for _ in range(4)]
-    assert desk.work(*small, said(world, 0, 800, b"other")) == [LATER] * 4 + [MAIN]
+    waiting = [said(world, 0, 500) for _ in range(4)]
+    assert desk.work(*waiting, said(world, 0, 800, b"other")) == [LATER] * 4 + [MAIN]
 
 
 def test_a_refused_record_keeps_its_place_in_the_conversation(world: World, desk: Desk) -> None:
     """Its verdict comes behind those of the records before it."""
-    large = said(world, 0, 9_999)
+    first = said(world, 0, 9_999)
     refused = replace(said(world, 0, 1), payload=None, refusals=(Refusal("bad_role", "no"),))
-    assert desk.work(large, refused) == [LATER, LATER]
+    assert desk.work(first, refused) == [LATER, LATER]
     assert list(desk.rows().values()) == [1]
 
 

@@ -55,7 +55,7 @@ def test_a_record_refused_on_the_way_gets_its_verdict(refusals: tuple[Refusal, .
     codes = [r.code for r in refusals] or ["internal_error"]
     assert [r.code for r in verdict.reasons] == codes
     assert event.codes == tuple(sorted(codes))
-    assert event.actor == actor_pseudonym(world.keys.actor, "unknown")
+    assert event.actor == actor_pseudonym(world.keys, "unknown")
     assert world.asked == []
 
 
@@ -74,7 +74,7 @@ def test_an_unknown_tenant_gets_its_refusal_without_any_key_of_its_own() -> None
         replace(ENVELOPE, tenant="nobody"), None, (Refusal("unknown_tenant", "no such tenant", "tenant"),)
     )
     event = CODEC.decode(AuditEvent, world.run(refused).outputs[1].value)
-    assert (event.result, event.actor) == ("refused", actor_pseudonym(world.operations.actor, "unknown"))
+    assert (event.result, event.actor) == ("refused", actor_pseudonym(world.operations, "unknown"))
     world.agent = replace(world.agent, keyring=KeyRing(world.service))
     assert CODEC.decode(AuditEvent, world.run(refused).outputs[1].value).actor == "unknown"
 

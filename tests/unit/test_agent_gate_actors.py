@@ -15,6 +15,7 @@ from tests.unit.actor_oracle import Oracle
 from tests.unit.ingest_world import AT_MS, CLUSTER, World, input_record, request, run
 from tests.unit.policy_desk import CODEC
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import NOT_YET
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Gated, Redrive, Refusal
 from veilstream.contracts.step import Done, Item, Record
@@ -68,8 +69,7 @@ def of(offset: int, **fields: Any) -> Record:
 def redriven(world: World, value: bytes) -> Record:
     """The record of an origin, to be judged again."""
     origin = Origin(CLUSTER, "veil.requests", 3, 77)
-    payload = seal_owned(world.ring, "acme", value, origin, "redrive")
-    said = Redrive(origin, 1, "v" * 64, "cmd-1", "acme", payload, AT_MS)
+    said = seal_owned(world.ring, Redrive(origin, 1, "v" * 64, "cmd-1", "acme", NOT_YET, AT_MS), value)
     return Record(catalogue.REDRIVE, 1, 5, 99_999, b"key", CODEC.encode(said))
 
 

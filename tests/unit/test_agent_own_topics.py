@@ -16,6 +16,7 @@ from tests.unit.anonymization_world import record as findings_record
 from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, request, run
 from tests.unit.policy_desk import Desk, key_service
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import NOT_YET
 from veilstream.contracts.errors import Fault
 from veilstream.contracts.records import AuditEvent, DeadLetter, Gated, PublicKey, Redrive, Refusal
 from veilstream.contracts.step import Done, Failure, Item, Output, Record
@@ -97,8 +98,8 @@ REDRIVEN = {
 def test_a_redrive_is_bound_as_its_record_was(world: World, topic: str, received_ms: int, codes: list[str]) -> None:
     """By the topic and time of the input record, not by the topic redrives come on."""
     origin = replace(ORIGIN, cluster="c1", topic=topic)
-    payload = seal_owned(world.ring, "bank", request(tenant="bank"), origin, "redrive")
-    said = Redrive(origin, 1, "v" * 64, "cmd", "bank", payload, received_ms)
+    unsealed = Redrive(origin, 1, "v" * 64, "cmd", "bank", NOT_YET, received_ms)
+    said = seal_owned(world.ring, unsealed, request(tenant="bank"))
     record = Record(catalogue.REDRIVE, 0, 5, 99_999, b"key", CODEC.encode(said), ())
     (outcome,) = run(make_step(world.gate()), Item(record, record))
     assert isinstance(outcome, Done)

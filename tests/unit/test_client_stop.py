@@ -10,8 +10,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import NoGroupCoordinator
 
-from veilstream.client.followed import TOPICS, Followed
+from veilstream.client.followed import Followed
 from veilstream.client.kafka import Cluster, stop_reading
+from veilstream.contracts.catalogue import PUBLIC_KEYS, SCHEMAS
 from veilstream.contracts.codec import Codec
 
 
@@ -76,7 +77,7 @@ async def test_what_a_client_follows_is_stopped_whatever_its_reader_does() -> No
         raise RuntimeError
 
     for reader in (asks_again, fails):
-        followed: Any = Followed({}, Cluster("c", dict.fromkeys(TOPICS, 1)), Codec())
+        followed: Any = Followed({}, Cluster("c", dict.fromkeys((PUBLIC_KEYS, SCHEMAS), 1)), Codec())
         followed._consumer = await asking()
         followed._task = asyncio.create_task(reader())
         await asyncio.sleep(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import orjson
 import pytest
@@ -76,8 +76,17 @@ def test_audit_event_has_canonical_bytes() -> None:
     assert leaf_hash(canonical) == hashlib.sha256(b"\0" + canonical).digest()
 
 
+@dataclass(frozen=True)
+class Actors:
+    """A key for pseudonyms."""
+
+    actor: bytes
+    version: int
+
+
 def test_actors_are_keyed_pseudonyms() -> None:
-    """Without the key nobody can tell who it was; with it the same actor has the same name."""
+    """Without the key nobody can tell who it was; the same actor has the same name, and it says under which version."""
     expected = "actor_" + hmac.new(KEY, b"ada@example.org", hashlib.sha256).hexdigest()[:32]
-    assert actor_pseudonym(KEY, "ada@example.org") == expected
-    assert actor_pseudonym(OTHER_KEY, "ada@example.org") != expected
+    assert actor_pseudonym(Actors(KEY, 1), "ada@example.org") == f"{expected}:v1"
+    assert actor_pseudonym(Actors(KEY, 12), "ada@example.org") == f"{expected}:v12"
+    assert not actor_pseudonym(Actors(OTHER_KEY, 1), "ada@example.org").startswith(expected)

@@ -15,7 +15,7 @@ for i = 1, #asked.actors do
   has_refused[i] = redis.call('EXISTS', refused[i]) == 1
 end
 
-local function text(number) -- tostring() would round a time
+local function text(number) -- tostring() keeps 14 digits
   return string.format('%.0f', number)
 end
 

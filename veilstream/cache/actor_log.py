@@ -172,7 +172,7 @@ class RedisActorLog:
             self._url,
             single_connection_client=True,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=self._connect_s,
+            socket_timeout=max(self._connect_s, self._wait_s),
             socket_connect_timeout=self._connect_s,
         )
 

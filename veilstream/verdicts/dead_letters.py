@@ -21,7 +21,9 @@ from veilstream.contracts.step import Failure, Output, Record
 from veilstream.keys.keyring import OPERATIONS, KeyRing
 
 T = TypeVar("T", DeadLetter, Redrive)
-_SEALED_INSIDE: Final = frozenset({catalogue.GATED, catalogue.ADMITTED, catalogue.FINDINGS, catalogue.REDRIVE})
+_SEALED_INSIDE: Final = frozenset(
+    {catalogue.GATED, catalogue.ADMITTED, catalogue.OVERFLOW, catalogue.FINDINGS, catalogue.REDRIVE}
+)
 MAX_SEALED_BYTES = 3 << 20
 """The topic takes 4 MiB; the seal and the letter's other fields need far less than the rest."""
 
