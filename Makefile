@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 OPENBAO := .venv/.openbao
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak bench-runtime bench-pipeline bench-tenants clean
+.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,12 @@ bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
 
 bench-tenants: $(STAMP) ## what a tenant waits for beside one that floods; tokens and seals in µs
 	$(PY) -m bench.tenants
+
+bench-detection: $(STAMP) ## stock Presidio and each profile, side by side
+	$(PY) -m bench.detection
+
+parity: $(STAMP) ## our findings beside Presidio's, on the corpus and on 20,000 fresh texts (PARITY="--seed …" for the same ones)
+	$(PY) -m tests.parity $(PARITY)
 
 docs: $(STAMP) ## write the pages that are made from the program, and the history of schemas
 	$(PY) -m veilstream.cli.settings_page > docs/settings.md

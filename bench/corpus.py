@@ -10,6 +10,7 @@ import orjson
 ROOT = Path(__file__).resolve().parent.parent
 FROZEN = ROOT.parent / "shared" / "bench" / "texts.jsonl"
 BUNDLED = ROOT / "tests" / "data" / "detection_texts.txt"
+"""One text a line, with \\n and \\t written out."""
 
 
 def corpus_path() -> Path:
@@ -25,7 +26,9 @@ def corpus_path() -> Path:
 
 def texts(count: int) -> list[str]:
     """`count` texts; a corpus that is shorter is gone through again."""
-    path = corpus_path()
-    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
-    found = [line.decode() if path.suffix == ".txt" else orjson.loads(line)["text"] for line in lines]
+    lines = [line for line in corpus_path().read_text(encoding="utf-8").split("\n") if line.strip()]
+    if corpus_path().suffix == ".jsonl":
+        found = [orjson.loads(line)["text"] for line in lines]
+    else:
+        found = [line.replace("\\n", "\n").replace("\\t", "\t") for line in lines]
     return [found[i % len(found)] for i in range(count)]

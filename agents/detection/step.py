@@ -128,6 +128,7 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
         score_threshold=None,  # the engine's own: weak findings are noted in the verdict, the policy decides which are acted on
         threats=asked.threats,
         format_check=admitted.envelope.format_check,
+        profile=asked.profile,
     )
 
 

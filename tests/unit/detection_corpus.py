@@ -19,9 +19,13 @@ BENCH_SAMPLE = 60
 @cache
 def texts() -> tuple[str, ...]:
     """The bundled texts (one a line; \\n, \\t and \\u escapes), and a sample of the benchmark corpus where it is there."""
+    return (*bundled(), *_bench())
+
+
+def bundled() -> list[str]:
+    """The texts that come with the repository."""
     lines = BUNDLED.read_text(encoding="utf-8").split("\n")[:-1]
-    bundled = [line.replace("\\n", "\n").replace("\\t", "\t").replace("\\u00fc", "ü") for line in lines]
-    return (*bundled, *_bench())
+    return [line.replace("\\n", "\n").replace("\\t", "\t").replace("\\u00fc", "ü") for line in lines]
 
 
 def _bench() -> list[str]:

@@ -256,6 +256,13 @@ def test_a_shipped_policy_keeps_its_digest_under_its_version(name: str, digest: 
     assert shipped(name).digest == digest
 
 
+def test_a_profile_is_in_the_digest_where_it_is_not_the_one_there_always_was() -> None:
+    """A policy without the field keeps the digest it had; another profile is another content."""
+    assert policy(detection={"profile": "parity"}).digest == policy().digest
+    assert policy(detection={"profile": "fast"}).digest != policy().digest
+    assert parse_policy(policy(detection={"profile": "fast"}).canonical).detection.profile == "fast"
+
+
 def test_the_default_policy_blocks_nothing_for_pii_and_takes_out_what_it_does_not_name() -> None:
     """Few false alarms: safe text is delivered; fail closed: an unnamed entity is replaced."""
     default = shipped()

@@ -8,11 +8,15 @@ found: who needs it cuts it out of the text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from veilstream.contracts.content import TextField
 from veilstream.contracts.records import Finding, Threat
 
-__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "TextField", "Threat"]
+__all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "Profile", "TextField", "Threat"]
+
+Profile: TypeAlias = Literal["parity", "fast"]
+"""`parity`: all that Presidio finds. `fast`: all that it finds without its NLP model's entities, so by patterns alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class DetectionConfig:
     """Look for the four families of threats."""
     format_check: bool = True
     """Report dangerous markup (script tags, `javascript:`, template braces, …)."""
+    profile: Profile = "parity"
 
 
 @dataclass(frozen=True, slots=True)

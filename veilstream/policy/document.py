@@ -77,6 +77,8 @@ class DetectionPart(Strict):
     language: Annotated[str, AfterValidator(_language)] = "en"
     entities: Entities | None = None
     """None: all that the engine knows, own recognizers too; empty: no search for PII."""
+    profile: Literal["parity", "fast"] = "parity"
+    """How PII is searched: `parity` as Presidio does, `fast` without its NLP model, so names and places are not found."""
     score_threshold: Confidence = 0.35
     threats: bool = True
     mode: Mode = "moderate"
@@ -150,8 +152,11 @@ class Policy(Strict):
 
     @cached_property
     def canonical(self) -> bytes:
-        """Canonical JSON, every default written out."""
-        return rfc8785.dumps(self.model_dump(mode="json"))
+        """Canonical JSON, every default written out, but for fields that came after versions had been stored."""
+        written = self.model_dump(mode="json")
+        if self.detection.profile == "parity":  # what every version meant before there were profiles: its digest stays
+            del written["detection"]["profile"]
+        return rfc8785.dumps(written)
 
     @cached_property
     def digest(self) -> str:

@@ -1,57 +1,157 @@
-"""The spaCy pipeline: in batches, on numpy's BLAS, and without the components whose output nobody will read."""
+"""The spaCy pipeline: in batches, on numpy's BLAS, and of it only what somebody will read.
+
+`Stages` runs the components of a pipeline it knows one by one, each for the texts that need it. `Whole` runs pipelines
+it does not know, and whatever else Presidio can hold as an NLP engine, through Presidio's own call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
-from veilstream.detection.pii.context import Keywords
+import numpy as np
+
+from veilstream.detection.pii import lemmas, names, tok2vec
+from veilstream.detection.pii.context import Keywords, Surroundings, WordKinds
+from veilstream.detection.pii.names import Entity
 
 BATCH_TEXTS: Final = 50
-"""Texts in one call of the pipeline: above this the gain is gone and the caches suffer."""
+"""Texts in one call of the models: above this the gain is gone and the caches suffer."""
 BATCH_CHARACTERS: Final = 100_000
 """Code points in one call, unless a single text is longer: bounds memory (some 3 kB a code point at worst)."""
 
-LEMMATIZING: Final = frozenset({"tagger", "attribute_ruler", "lemmatizer"})
-"""Components that only the words around a finding (lemmas) need."""
-UNDERSTOOD: Final = LEMMATIZING | {"tok2vec", "parser", "ner"}
+LEMMATIZING: Final = ("tagger", "parser", "attribute_ruler", "lemmatizer")
+"""Components that make lemmas, and read nothing but each other and the token vectors."""
+UNDERSTOOD: Final = {"tok2vec", *LEMMATIZING, "ner"}
 """With any other component in a pipeline we do not know who reads what, and leave out nothing."""
-MADE_BY_LEMMATIZING: Final = frozenset({"TAG", "POS", "MORPH", "LEMMA"})
 
 
-class Pipeline:
-    """Presidio's NLP engine, asked for what is needed only.
+@dataclass(slots=True)
+class Named:
+    """A named entity, with what Presidio reads of spaCy's spans and renames."""
 
-    Leaving a component out is allowed where it is provable from the pipeline itself that no other component reads its
-    output. The parser always runs: named entities never cross its sentence starts, and lemmas use its labels.
+    label_: str
+    start_char: int
+    end_char: int
+
+
+class Stages:
+    """One language's spaCy pipeline, by parts. All texts go through its tokenizer; what else, the callers say.
+
+    1. `names`: the entity model first, though it is last in the pipeline. What it asks of the parser is only where
+       sentences start, as no entity goes on past one. So the parser runs for texts with an entity of several tokens,
+       and the entities are chosen anew where a sentence starts inside one. (A start elsewhere forbids only moves that
+       were not chosen.)
+    2. `surroundings`: the words around findings, each with every lemma it can have; with `sure`, with the lemma that
+       tagger, parser, attribute ruler and lemmatizer give it.
     """
+
+    def __init__(self, nlp: Any, presidio: Any) -> None:
+        self._nlp, self._presidio = nlp, presidio
+        self._names = names.Names(nlp.get_pipe("ner"))
+        self._shared = tok2vec.Tok2Vec(nlp.get_pipe("tok2vec").model)
+        self._lemmas, self._kinds = lemmas.Lemmas(nlp), WordKinds(nlp)
+
+    def read(self, text: str) -> Any:
+        """The text's tokens."""
+        return self._nlp.make_doc(text)
+
+    def names(self, docs: Sequence[Any]) -> list[Any]:
+        """For each text, what Presidio's `SpacyRecognizer` reads: entities and scores, renamed as it is configured."""
+        scored = self._names.score(docs)
+        entities = [self._names.entities(one) for one in scored]
+        crossing = [place for place, found in enumerate(entities) if any(end - first > 1 for first, end, _ in found)]
+        if self._nlp.has_pipe("parser"):
+            self._parse([docs[place] for place in crossing])
+            for place in crossing:
+                starts = _sentence_starts(docs[place])
+                if any(starts[first + 1 : end].any() for first, end, _ in entities[place]):
+                    entities[place] = self._names.entities(scored[place], starts)
+        return [self._artifacts(doc, found) for doc, found in zip(docs, entities, strict=True)]
+
+    def surroundings(self, doc: Any, text: str, *, sure: bool) -> Surroundings:
+        """The tokens of a text with their lemmas, `sure` or possible."""
+        from spacy.attrs import IDX, LENGTH
+
+        places = doc.to_array([IDX, LENGTH])
+        starts = places[:, 0].tolist()
+        ends = (places[:, 0] + places[:, 1]).tolist()
+        if not sure:
+            possible = [self._lemmas.of(text[start:end]) for start, end in zip(starts, ends, strict=True)]
+            return Surroundings(starts, ends, possible, self._kinds, sure=False)
+        self._lemmatize(doc)
+        return Surroundings(starts, ends, [(token.lemma_,) for token in doc], self._kinds, sure=True)
+
+    def _artifacts(self, doc: Any, entities: Sequence[Entity]) -> Any:
+        spans = [Named(label, doc[first].idx, doc[end - 1].idx + len(doc[end - 1])) for first, end, label in entities]
+        scores = self._presidio._get_scores_for_entities(SimpleNamespace(ents=spans))
+        renamed, scores = self._presidio._get_updated_entities(spans, scores)
+        return SimpleNamespace(entities=renamed, scores=scores)
+
+    def _parse(self, docs: Sequence[Any]) -> None:
+        if docs:
+            self._give_vectors(docs)
+            parser = self._nlp.get_pipe("parser")
+            parser.set_annotations(docs, parser.predict(docs))
+
+    def _lemmatize(self, doc: Any) -> None:
+        self._give_vectors([doc])
+        for name, component in self._nlp.pipeline:
+            if name in LEMMATIZING and not (name == "parser" and doc.has_annotation("DEP")):
+                component(doc)
+
+    def _give_vectors(self, docs: Sequence[Any]) -> None:
+        """The vectors that tagger and parser share, where their listeners look for them."""
+        missing = [doc for doc in docs if not doc.tensor.size]
+        if missing:
+            rows, places = self._shared(missing)
+            for doc, place in zip(missing, places, strict=True):
+                doc.tensor = np.ascontiguousarray(rows[place])
+
+
+class Whole:
+    """An NLP engine that is not understood: all of it, for every text, as Presidio runs it."""
 
     def __init__(self, nlp_engine: Any) -> None:
         self._engine = nlp_engine
-        self._without_lemmas: dict[str, list[str]] = {}
-        self._without_names: dict[str, list[str]] = {}
-        if getattr(nlp_engine, "engine_name", "") == "spacy":
-            for language, nlp in nlp_engine.nlp.items():
-                use_numpy_blas(nlp)
-                self._without_lemmas[language] = _droppable_for_names(nlp)
-                self._without_names[language] = _droppable_for_lemmas(nlp)
 
-    def run(self, texts: Sequence[str], language: str, *, names: bool, lemmas: bool) -> list[Any]:
-        """Presidio's `NlpArtifacts` of each text; without `names` entities may be missing, without `lemmas` lemmas."""
-        disabled = [] if names else self._without_names.get(language, [])
-        if not lemmas:
-            disabled = disabled + self._without_lemmas.get(language, [])
+    def run(self, texts: Sequence[str], language: str) -> list[Any]:
+        """Presidio's `NlpArtifacts` of each text."""
         artifacts: list[Any] = []
-        with ExitStack() as stack:
-            if disabled:
-                stack.enter_context(self._engine.nlp[language].select_pipes(disable=disabled))
-            for batch in batches(texts):
-                made = self._engine.process_batch(batch, language, batch_size=len(batch))
-                for _, artifact in made:
-                    artifact.keywords = Keywords(artifact.keywords)
-                    artifacts.append(artifact)
+        for batch in batches(texts):
+            for _, artifact in self._engine.process_batch(batch, language, batch_size=len(batch)):
+                artifact.keywords = Keywords(artifact.keywords)
+                artifacts.append(artifact)
         return artifacts
+
+
+def stages(nlp_engine: Any) -> dict[str, Stages]:
+    """The languages whose pipeline can be run by parts; puts every pipeline on numpy's BLAS."""
+    if getattr(nlp_engine, "engine_name", "") != "spacy":
+        return {}
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+
+    known: dict[str, Stages] = {}
+    for language, nlp in nlp_engine.nlp.items():
+        use_numpy_blas(nlp)
+        if type(nlp_engine) is SpacyNlpEngine and _understood(nlp):
+            known[language] = Stages(nlp, nlp_engine)
+    return known
+
+
+def _understood(nlp: Any) -> bool:
+    """Whether it is provable from the pipeline itself that its parts can be run, or left out, one by one."""
+    parts = nlp.pipe_names
+    return (
+        set(parts) <= UNDERSTOOD
+        and parts[:1] == ["tok2vec"]
+        and parts[-1:] == ["ner"]
+        and tok2vec.understood(nlp.get_pipe("tok2vec").model)
+        and names.readable(nlp.get_pipe("ner"))
+        and lemmas.foreseeable(nlp)
+    )
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -74,38 +174,12 @@ def use_numpy_blas(nlp: Any) -> None:
 
     ops = NumpyOps(use_blis=False)
     for _, component in nlp.pipeline:
-        for node in _nodes(component):
+        model: Any = getattr(component, "model", None)
+        for node in model.walk() if hasattr(model, "walk") else ():
             node.ops = ops
 
 
-def _droppable_for_names(nlp: Any) -> list[str]:
-    """The lemmatizing components, where the parser and the entity model read none of their output."""
-    if not set(nlp.pipe_names) <= UNDERSTOOD:
-        return []
-    for name, component in nlp.pipeline:
-        if name not in LEMMATIZING and _features(component) & MADE_BY_LEMMATIZING:
-            return []
-    return [name for name in nlp.pipe_names if name in LEMMATIZING]
+def _sentence_starts(doc: Any) -> Any:
+    from spacy.attrs import SENT_START
 
-
-def _droppable_for_lemmas(nlp: Any) -> list[str]:
-    """The entity model, where it is the last component: nothing after it could read what it found."""
-    last = nlp.pipe_names[-1:] == ["ner"] and set(nlp.pipe_names) <= UNDERSTOOD
-    return ["ner"] if last else []
-
-
-def _features(component: Any) -> set[str]:
-    """Names of the token attributes a component's model reads."""
-    from spacy.attrs import NAMES
-
-    columns: set[str] = set()
-    for node in _nodes(component):
-        if node.name == "extract_features":
-            columns.update(NAMES[column] if isinstance(column, int) else column for column in node.attrs["columns"])
-    return columns
-
-
-def _nodes(component: Any) -> list[Any]:
-    """Every layer of a component's model; none for components that have no model."""
-    model: Any = getattr(component, "model", None)
-    return list(model.walk()) if hasattr(model, "walk") else []
+    return doc.to_array([SENT_START]).reshape(-1) == 1

@@ -1,38 +1,40 @@
 """The search for PII: exactly the findings of Presidio's `AnalyzerEngine.analyze`, in batches and with less work.
 
-Presidio runs its whole NLP pipeline on every text first. Here the recognizers that read the text alone go first, and
-the pipeline runs for the texts, and with the components, whose output something will read:
+Presidio runs its whole NLP pipeline, and then every recognizer, on every text. Here each runs where it can matter:
 
 1. Choose the recognizers of each text (`selection.py`).
-2. Run those that read the text alone. A text without a digit cannot hold a phone number, so that slow recognizer is
-   left out there.
-3. Run the NLP pipeline: for named entities where one is asked, for lemmas where a result's score could still rise by
-   context words. A score of 1 cannot rise.
-4. Run the recognizers that read its output.
-5. Let Presidio raise scores by context, drop low scores and remove duplicates, with its own code.
+2. Of those that read the text alone, run the ones that can find something (`prefilter.py`, `phone.py`).
+3. Where named entities are asked, find them, in batches (`names.py`, by `pipeline.py`).
+4. Raise scores by context words: by every lemma a word can have, where that decides, else by its lemma (`context.py`).
+   A score of 1 cannot rise.
+5. Let Presidio drop low scores and remove duplicates, with its own code.
 
-Findings equal Presidio's in type, start, end, score and order; tests/unit/test_detection_pii_equals_presidio.py.
+Where a part of the configuration is not Presidio's own, so that it may read anything, Presidio runs its whole pipeline
+and its own enhancer instead of steps 3 and 4.
+
+Findings equal Presidio's in type, start, end, score and order: tests/parity, `make parity`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from presidio_analyzer import EntityRecognizer, RecognizerResult
-from presidio_analyzer.predefined_recognizers import PhoneRecognizer
+from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
 from veilstream.contracts.errors import RecordError
 from veilstream.detection.model import DetectionConfig, Finding, TextField
+from veilstream.detection.pii import phone
 from veilstream.detection.pii.configuration import PatternTimeouts
-from veilstream.detection.pii.context import hasten
-from veilstream.detection.pii.pipeline import Pipeline
+from veilstream.detection.pii.context import Surroundings, hasten
+from veilstream.detection.pii.pipeline import Stages, Whole, batches, stages
+from veilstream.detection.pii.prefilter import Prefilter
 from veilstream.detection.pii.selection import Selection, Selections
 
-DIGIT: Final = re.compile(r"\d")
 RECOGNIZER_ID: Final = RecognizerResult.RECOGNIZER_IDENTIFIER_KEY
 RECOGNIZER_NAME: Final = RecognizerResult.RECOGNIZER_NAME_KEY
 
@@ -47,19 +49,8 @@ class _Search:
     selection: Selection
     results: dict[str, list[Any]] = field(default_factory=dict)
     """Results so far, by recognizer id."""
+    doc: Any = None
     artifacts: Any = None
-
-    @property
-    def needs_lemmas(self) -> bool:
-        """Some score could still be raised by the words around it."""
-        if self.selection.always_lemmas:
-            return True
-        boosted = self.selection.boosted
-        return bool(boosted - self.selection.text_only) or any(
-            result.score < EntityRecognizer.MAX_SCORE
-            for recognizer_id in boosted & self.results.keys()
-            for result in self.results[recognizer_id]
-        )
 
 
 class PiiSearch:
@@ -68,9 +59,11 @@ class PiiSearch:
     def __init__(self, analyzer: Any, timeouts: PatternTimeouts) -> None:
         self.analyzer = analyzer
         self._timeouts = timeouts
-        hasten(analyzer.context_aware_enhancer)
-        self._pipeline = Pipeline(analyzer.nlp_engine)
-        self._selections = Selections(analyzer)
+        self._enhancer = analyzer.context_aware_enhancer
+        hasten(self._enhancer)
+        self._whole = Whole(analyzer.nlp_engine)
+        self._selections = Selections(analyzer, stages(analyzer.nlp_engine))
+        self._prefilter = Prefilter(_filtered(analyzer.registry.recognizers))
         self.supported = self._selections.supported
 
     def find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
@@ -80,61 +73,131 @@ class PiiSearch:
         pattern ran out of time on a text.
         """
         found: list[tuple[Finding, ...]] = [()] * len(texts)
+        select = self._selections.select
         searches = [
-            _Search(place, text, config.score_threshold, self._selections.select(config.language, config.entities))
+            _Search(place, text, config.score_threshold, select(config.language, config.entities, config.profile))
             for place, (text, config) in enumerate(texts)
             if text.text and config.entities != ()
         ]
         for search in searches:
-            self._recognize(search, text_only=True)
-        self._run_pipeline(searches)
+            self._match(search)
+        self._name(searches)
         for search in searches:
-            self._recognize(search, text_only=False)
-            found[search.place] = self._conclude(search)
+            if search.results:
+                found[search.place] = self._conclude(search)
         return found
 
-    def _recognize(self, search: _Search, *, text_only: bool) -> None:
-        """Run those of a text's recognizers that do, or do not, read the text alone (steps 2 and 4)."""
+    def _match(self, search: _Search) -> None:
+        """Run those of a text's recognizers that read the text alone and can find something (step 2)."""
         text, selection = search.text.text, search.selection
+        possible = self._prefilter.possible(text)
         before = self._timeouts.count
         for recognizer in selection.recognizers:
-            if (recognizer.id in selection.text_only) is not text_only:
+            if recognizer.id not in selection.text_only:
                 continue
-            if type(recognizer) is PhoneRecognizer and not DIGIT.search(text):
+            if recognizer.id in self._prefilter.covered and recognizer.id not in possible:
                 continue
-            results = recognizer.analyze(text=text, entities=selection.entities, nlp_artifacts=search.artifacts)
-            if results:
-                self.analyzer._AnalyzerEngine__add_recognizer_id_if_not_exists(results, recognizer)
-                search.results[recognizer.id] = results
+            if type(recognizer) is not PhoneRecognizer:
+                self._recognize(search, recognizer)
+            elif phone.possible(text, recognizer):
+                self._keep(search, recognizer, phone.find(text, recognizer))
         if self._timeouts.count != before:
             raise RecordError(
                 "a pattern of the PII recognizers ran out of time on a field of this record: shorten its texts",
                 code="pattern_timeout",
             )
 
-    def _run_pipeline(self, searches: Sequence[_Search]) -> None:
-        """Give each text that needs it the NLP pipeline's output; texts with the same needs share batches (step 3)."""
-        groups: dict[tuple[str, bool, bool], list[_Search]] = defaultdict(list)
+    def _name(self, searches: Sequence[_Search]) -> None:
+        """Run the recognizers that read what the NLP pipeline made of a text, in batches of one language (step 3)."""
+        groups: dict[tuple[str, bool], list[_Search]] = defaultdict(list)
         for search in searches:
-            names, lemmas = search.selection.uses_pipeline, search.needs_lemmas
-            if names or lemmas:
-                groups[search.selection.language, names, lemmas].append(search)
-        for (language, names, lemmas), members in groups.items():
+            if search.selection.stages is None or search.selection.uses_names:
+                groups[search.selection.language, search.selection.stages is None].append(search)
+        for (language, unknown), members in groups.items():
             texts = [search.text.text for search in members]
-            made = self._pipeline.run(texts, language, names=names, lemmas=lemmas)
-            for search, artifacts in zip(members, made, strict=True):
-                search.artifacts = artifacts
+            steps = members[0].selection.stages
+            if unknown or steps is None:
+                for search, artifacts in zip(members, self._whole.run(texts, language), strict=True):
+                    search.artifacts = artifacts
+            else:
+                _find_names(steps, members)
+            for search in members:
+                for recognizer in search.selection.recognizers:
+                    if recognizer.id not in search.selection.text_only:
+                        self._recognize(search, recognizer)
+
+    def _recognize(self, search: _Search, recognizer: Any) -> None:
+        results = recognizer.analyze(
+            text=search.text.text, entities=search.selection.entities, nlp_artifacts=search.artifacts
+        )
+        self._keep(search, recognizer, results)
+
+    def _keep(self, search: _Search, recognizer: Any, results: list[Any]) -> None:
+        if results:
+            self.analyzer._AnalyzerEngine__add_recognizer_id_if_not_exists(results, recognizer)
+            search.results[recognizer.id] = results
 
     def _conclude(self, search: _Search) -> tuple[Finding, ...]:
-        """Presidio's own last steps on the results of all recognizers (step 5)."""
-        recognizers = search.selection.recognizers
+        """Raise scores by context, then Presidio's own last steps on the results of all recognizers (steps 4 and 5)."""
+        recognizers, steps = search.selection.recognizers, search.selection.stages
         results = [result for recognizer in recognizers for result in search.results.get(recognizer.id, ())]
-        if not results:
-            return ()
-        if search.needs_lemmas:
+        if steps is None:
             results = self.analyzer._enhance_using_context(search.text.text, results, search.artifacts, recognizers)
+        else:
+            self._raise_scores(search, steps)
         results = self.analyzer._AnalyzerEngine__remove_low_scores(results, search.threshold, recognizers)
         return tuple(_finding(result, search.text.path) for result in EntityRecognizer.remove_duplicates(results))
+
+    def _raise_scores(self, search: _Search, steps: Stages) -> None:
+        """What `LemmaContextAwareEnhancer.enhance_using_context` does to scores."""
+        context = search.selection.context
+        weak = [
+            (result, context[recognizer_id])
+            for recognizer_id, results in search.results.items()
+            if recognizer_id in context
+            for result in results
+            if result.score < EntityRecognizer.MAX_SCORE
+        ]
+        if not weak:
+            return
+        text, enhancer = search.text.text, self._enhancer
+        doc = search.doc if search.doc is not None else steps.read(text)
+        around = steps.surroundings(doc, text, sure=False)
+        sure: Surroundings | None = None
+        for result, words in weak:
+            window = (result.start, words, enhancer.context_prefix_count, enhancer.context_suffix_count)
+            supported = around.support(*window)
+            if supported is None:
+                sure = sure or steps.surroundings(doc, text, sure=True)
+                supported = sure.support(*window)
+            if supported:
+                raised = max(
+                    result.score + enhancer.context_similarity_factor, enhancer.min_score_with_context_similarity
+                )
+                result.score = min(raised, EntityRecognizer.MAX_SCORE)
+
+
+def _find_names(steps: Stages, searches: Sequence[_Search]) -> None:
+    for search in searches:
+        search.doc = steps.read(search.text.text)
+    waiting: Iterator[_Search] = iter(searches)
+    for batch in batches([search.text.text for search in searches]):
+        members = list(islice(waiting, len(batch)))
+        made = steps.names([search.doc for search in members])
+        for search, artifacts in zip(members, made, strict=True):
+            search.artifacts = artifacts
+
+
+def _filtered(recognizers: Sequence[Any]) -> list[Any]:
+    """Those that find nothing where none of their patterns matches: with an `analyze` of their own, others may."""
+    from presidio_analyzer import PatternRecognizer
+
+    return [
+        recognizer
+        for recognizer in recognizers
+        if isinstance(recognizer, PatternRecognizer)
+        and type(recognizer).analyze in (PatternRecognizer.analyze, IbanRecognizer.analyze)
+    ]
 
 
 def _finding(result: Any, path: str) -> Finding:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from presidio_analyzer import EntityRecognizer
+from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 
 from veilstream.contracts.errors import TenantError
+from veilstream.detection.model import Profile
+from veilstream.detection.pii.context import ContextWords
+from veilstream.detection.pii.pipeline import Stages
 
 TEXT_ONLY: Final = (
     "presidio_analyzer.pattern_recognizer",
@@ -17,6 +21,10 @@ TEXT_ONLY: Final = (
     "presidio_analyzer.predefined_recognizers.country_specific.",
 )
 """Modules whose recognizers look at the text alone: their `analyze` never reads what the NLP pipeline made of it."""
+SPACY: Final = "presidio_analyzer.predefined_recognizers.nlp_engine_recognizers.spacy_recognizer"
+"""Module of the recognizer that reads spaCy's named entities and nothing else."""
+OF_MODEL: Final = "presidio_analyzer.predefined_recognizers.nlp_engine_recognizers."
+"""Package of the recognizers that hand on an NLP model's named entities; profile `fast` leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +40,13 @@ class Selection:
     recognizers: list[Any]
     text_only: frozenset[str]
     """Ids of those that read the text alone and can run before the NLP pipeline."""
-    boosted: frozenset[str]
-    """Ids of those whose scores context words can raise."""
-    always_lemmas: bool
-    """A recognizer outside Presidio's own reads what it likes, so the whole pipeline must have run."""
+    context: Mapping[str, ContextWords]
+    """By id, the context words of those whose scores Presidio's enhancer can raise."""
+    stages: Stages | None
+    """The pipeline by parts; None: a part of the configuration may read anything, so all of it runs for every text."""
 
     @property
-    def uses_pipeline(self) -> bool:
+    def uses_names(self) -> bool:
         """Some recognizer works on the NLP pipeline's output (named entities), whatever the text."""
         return len(self.text_only) < len(self.recognizers)
 
@@ -46,13 +54,16 @@ class Selection:
 class Selections:
     """The selections of one analyzer engine, kept: a process sees few different ones."""
 
-    def __init__(self, analyzer: Any) -> None:
-        self._analyzer = analyzer
+    def __init__(self, analyzer: Any, stages: Mapping[str, Stages]) -> None:
+        self._analyzer, self._stages = analyzer, stages
         self._order = {recognizer.id: place for place, recognizer in enumerate(analyzer.registry.recognizers)}
         self.select = lru_cache(maxsize=1024)(self._select)
 
-    def supported(self, language: str) -> tuple[str, ...]:
-        """Every entity some recognizer of `language` finds, sorted. Raises `TenantError` for an unknown language."""
+    def supported(self, language: str, profile: Profile = "parity") -> tuple[str, ...]:
+        """Every entity some recognizer of the language and profile finds, sorted.
+
+        Raises `TenantError` for an unknown language.
+        """
         if language not in self._analyzer.supported_languages:
             known = ", ".join(self._analyzer.supported_languages)
             raise TenantError(
@@ -60,54 +71,53 @@ class Selections:
                 " or add a model for it to the Presidio configuration",
                 code="unsupported_language",
             )
-        return tuple(sorted(self._analyzer.get_supported_entities(language)))
+        recognizers = self._recognizers(language, self._analyzer.get_supported_entities(language), profile)
+        return tuple(sorted({entity for recognizer in recognizers for entity in recognizer.supported_entities}))
 
-    def _select(self, language: str, entities: tuple[str, ...] | None) -> Selection:
+    def _select(self, language: str, entities: tuple[str, ...] | None, profile: Profile) -> Selection:
         """The selection for `entities` (None: all). Raises `TenantError` for an entity nobody finds.
 
         Presidio would leave such an entity out with a warning, and text would pass unsearched.
         """
-        supported = self.supported(language)
+        supported = self.supported(language, profile)
         unknown = sorted(set(entities or ()) - set(supported))
         if unknown:
             raise TenantError(
-                f"the policy asks for {', '.join(unknown)}, which no recognizer finds in language {language!r}:"
-                " change the policy, or add a recognizer to the Presidio configuration",
+                f"the policy asks for {', '.join(unknown)}, which no recognizer of the profile {profile} finds in"
+                f" language {language!r}: change the policy, or add a recognizer to the Presidio configuration",
                 code="unsupported_entity",
             )
         asked = list(supported if entities is None else entities)
-        recognizers = self._analyzer.registry.get_recognizers(
-            language=language, entities=asked, all_fields=entities is None
-        )
-        recognizers.sort(key=lambda recognizer: self._order[recognizer.id])
+        recognizers = self._recognizers(language, asked, profile)
         return Selection(
             language=language,
             entities=asked,
             recognizers=recognizers,
-            text_only=_ids(recognizer for recognizer in recognizers if _reads_text_only(recognizer)),
-            boosted=_ids(recognizer for recognizer in recognizers if _takes_context(recognizer)),
-            always_lemmas=any(_is_foreign(recognizer) for recognizer in recognizers),
+            text_only=frozenset(recognizer.id for recognizer in recognizers if _in_module(recognizer, TEXT_ONLY)),
+            context={
+                recognizer.id: ContextWords(
+                    recognizer.context, self._analyzer.context_aware_enhancer.context_matching_mode
+                )
+                for recognizer in recognizers
+                if recognizer.context and self._understood(recognizers)
+            },
+            stages=self._stages.get(language) if self._understood(recognizers) else None,
         )
 
+    def _recognizers(self, language: str, entities: list[str], profile: Profile) -> list[Any]:
+        found = self._analyzer.registry.get_recognizers(language=language, entities=entities)
+        if profile == "fast":
+            found = [recognizer for recognizer in found if not _in_module(recognizer, (OF_MODEL,))]
+        return sorted(found, key=lambda recognizer: self._order[recognizer.id])
 
-def _ids(recognizers: Any) -> frozenset[str]:
-    return frozenset(recognizer.id for recognizer in recognizers)
-
-
-def _reads_text_only(recognizer: Any) -> bool:
-    return _in_module(recognizer, TEXT_ONLY)
-
-
-def _takes_context(recognizer: Any) -> bool:
-    """It has context words, or its own way to use context."""
-    own = type(recognizer).enhance_using_context is not EntityRecognizer.enhance_using_context
-    return own or bool(recognizer.context)
-
-
-def _is_foreign(recognizer: Any) -> bool:
-    """Neither text only nor spaCy's own recognizer, which reads named entities and nothing else."""
-    spacy_only = ("presidio_analyzer.predefined_recognizers.nlp_engine_recognizers.spacy_recognizer",)
-    return not _in_module(recognizer, TEXT_ONLY + spacy_only)
+    def _understood(self, recognizers: Sequence[Any]) -> bool:
+        """Every recognizer, and what raises scores by context, is Presidio's own: it is known what each reads."""
+        return type(self._analyzer.context_aware_enhancer) is LemmaContextAwareEnhancer and all(
+            _in_module(recognizer, (*TEXT_ONLY, SPACY))
+            and type(recognizer).enhance_using_context is EntityRecognizer.enhance_using_context
+            and "" not in (recognizer.context or ())  # Presidio takes an empty word for found, then for nothing found
+            for recognizer in recognizers
+        )
 
 
 def _in_module(recognizer: Any, modules: Sequence[str]) -> bool:
