@@ -25,7 +25,7 @@ demo: $(STAMP) ## conversations in, verdicts and audit out, on a real Kafka; lea
 test: unit pipeline ## unit and pipeline tests; the latter run the real agents on a real Kafka
 
 unit: $(STAMP) ## tests without servers
-	$(PY) -m pytest tests/unit -q
+	$(PY) -m pytest tests/unit -q -n auto
 
 pipeline: $(STAMP) ## tests of the real agents on the real Kafka, Postgres, Redis
 	$(PY) -m pytest tests/pipeline tests/isolation -q -m "not long"
