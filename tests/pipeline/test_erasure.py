@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -52,12 +53,14 @@ async def test_wrapped_keys_go_by_themselves(quiet: Chain) -> None:
         assert holding(quiet, wrapped)
 
         veil("tenant", "delete", "gone", "--yes", data=quiet.folder)
+        began = time.monotonic()
         quiet.kill("policy")
 
         async def nowhere() -> bool:
             return not holding(quiet, wrapped)
 
         await until(nowhere, timeout_s=AFTER_S + COMPACTED_S, what="the wrapped keys gone from every file")
+        print(f"gone {time.monotonic() - began:.1f} s after the delete")
         closing = [record for record in await committed(client, catalogue.KEYS) if record.value is None]
         assert {record.key for record in closing} == {NO_KEY}
         await asyncio.to_thread(veil, "tenant", "create", "next", data=quiet.folder)  # who reads veil.keys reads on
