@@ -141,6 +141,12 @@ class Settings(BaseSettings):
         ge=1_000,
         description="How often an opened key is looked up (one to three times a record and agent) before it is opened anew.",
     )
+    erased_after_s: float = Field(
+        default=3_900.0,
+        ge=1,
+        description="How long after a tenant's delete policy has the segment of veil.keys closed that holds its wrapped keys, so "
+        "that the broker compacts them away: the topic's max.compaction.lag.ms (1 h) and 5 minutes for clocks.",
+    )
     token_mode: Literal["required", "optional", "off"] = Field(
         default="off",
         description="Whether the gate checks `veil-token` headers (docs/security.md): of every record, of those that have one, "

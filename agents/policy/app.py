@@ -9,15 +9,21 @@ from agents.policy.step import PolicyAgent
 from agents.wiring import wire
 from veilstream.connection.options import librdkafka_options
 from veilstream.connection.rights import usable_topics
-from veilstream.contracts.catalogue import COMMANDS, DEAD_LETTERS, STATE, own_rows
+from veilstream.contracts.catalogue import COMMANDS, DEAD_LETTERS, KEYS, STATE, own_rows
 from veilstream.contracts.records import Command
-from veilstream.runtime.app import Agent, run
+from veilstream.policy.erasure import NO_KEY, Erasure
+from veilstream.runtime.app import Agent, Follower, run
 from veilstream.runtime.lookup import Lookup
+from veilstream.runtime.rolling import Rolling
 from veilstream.settings import Settings
 
 BATCH_RECORDS = 16
 """A command of a hundred bytes can bring a letter of 3 MiB and make an answer of 3.5 of it: so many together still are far less
 than what a worker's memory and a transaction's time allow, and operators' commands are few."""
+
+
+LOOK_S = 60.0
+"""How often it is asked whether a segment of veil.keys is to be closed; oftener where that is to be sooner after a delete."""
 
 
 def build(settings: Settings) -> Agent[Command]:
@@ -27,9 +33,12 @@ def build(settings: Settings) -> Agent[Command]:
     policy = PolicyAgent(
         w.codec, w.key_service, w.keyring, letters=letters.find, cluster=w.cluster, unusable=partial(unusable, settings)
     )
+    erasure = Erasure(w.codec, int(settings.erased_after_s * 1000))
+    rolling = Rolling(settings, KEYS, NO_KEY, erasure.due, look_s=min(LOOK_S, settings.erased_after_s / 4))
     return Agent(
         name="policy", group="veil-policy", topics=(COMMANDS,), decode=policy.decode, step=policy.step,
-        on_failure=policy.on_failure, table=STATE, followers=w.followers, services=(letters,),
+        on_failure=policy.on_failure, table=STATE,
+        followers=(*w.followers, Follower(KEYS, erasure.apply)), services=(letters, rolling),
         looks_up=(DEAD_LETTERS,), batch_records=BATCH_RECORDS,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,12 @@ AGENTS = ("gate", "admit", "detection", "anonymization", "audit", "policy")
 VEIL = (sys.executable, "-m", "veilstream.cli.main")
 
 
-def veil(*arguments: str, data: Path, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, on a stack's folder."""
+def veil(
+    *arguments: str, data: Path, check: bool = True, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, on a stack's folder; `env`: settings beside it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VEIL_")} | {"VEIL_DATA_DIR": str(data)}
+    environment |= env or {}
     done = subprocess.run(
         [*VEIL, *arguments], capture_output=True, text=True, env=environment, timeout=180, input=stdin, check=False
     )

@@ -25,6 +25,7 @@ from veilstream.contracts.records import Gated, Verdict
 from veilstream.contracts.verdict_json import verdict_to_natural
 from veilstream.stack.prepare import prepare_topics
 from veilstream.stack.running import Preparation, RunningStack, Servers, running_stack
+from veilstream.stack.status import status
 
 ZEB, HOME, TENANT = "zebediah.quackenbush@example.org", "203.0.113.77", "tenant-limited"
 LIMITS = {"user_requests_per_minute": 40, "address_requests_per_minute": 60}
@@ -194,9 +195,11 @@ async def test_by_default_records_pass_while_redis_stands_still(chain: Chain, cl
     try:
         passed = await verdicts(12, "zebediah-again")
         assert [v.decision for v in passed] == ["allow"] * 12
+        assert (await asyncio.to_thread(status, chain.folder)).actor_limits is False
     finally:
         os.kill(pid, signal.SIGCONT)
     await until_counted("quackenbush")
+    assert (await asyncio.to_thread(status, chain.folder)).actor_limits is True
     chain.kill("redis")
     assert (await verdicts(1, "another"))[0].decision == "allow"
     await until_counted("somebody")

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.policy_desk import Desk, key_service
 from veilstream.contracts import catalogue
-from veilstream.contracts.records import Limits, LimitsFrom, PublicKey, Tenant
+from veilstream.contracts.records import Key, Limits, LimitsFrom, PublicKey, Tenant
+from veilstream.contracts.sealing import HPKE
 from veilstream.keys.service import LocalFile
 from veilstream.policy.tenant_bodies import ACTOR_LIMIT_MAX, LIMIT_MAX, tenant_json, tenant_of_json
 from veilstream.policy.tenants import FORMER_LIMITS_MAX
@@ -43,7 +44,6 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no key": ({"verdict_key": None}, {"verdict_key": None}),
     "policies": ({"allowed_policies": ["z", "c", "z"]}, {"allowed_policies": ("c", "z")}),
     "no policies": ({"allowed_policies": []}, {"allowed_policies": ()}),
-    "the same region, and a name": ({"region": "us", "name": "New"}, {"name": "New"}),
     "several": ({"name": "New", "compliance": "pci"}, {"name": "New", "compliance": "pci"}),
 }
 LIMITS: dict[str, tuple[dict[str, Any], str, Limits | None]] = {
@@ -106,6 +106,30 @@ def test_what_is_given_changes_and_nothing_else(acme: Desk, body: dict[str, Any]
     assert orjson.loads(acme.ask("tenant.update", "acme", body).body)["changed"] is False
     assert acme.table == after
     assert len(acme.of(PublicKey, catalogue.PUBLIC_KEYS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "changed", "published"),
+    [
+        ({"region": "us"}, None, False, 1),
+        ({"region": "us", "name": "New"}, None, True, 1),
+        ({"name": "New"}, None, True, 0),
+        ({"region": "eu"}, "region_fixed", None, 0),
+        ({"region": "eu", "name": "New"}, "region_fixed", None, 0),
+    ],
+    ids=["its region", "its region, and a name", "near miss: a name", "another", "another, and a name"],
+)
+def test_its_region_given_publishes_its_key_again(
+    acme: Desk, body: dict[str, Any], code: str | None, changed: bool | None, published: int
+) -> None:
+    """For producers that follow a key of a release before regions. The key is the one in use, also after a rotation."""
+    acme.ask("keys.rotate", "acme")
+    before, row = len(acme.outputs), acme.tenant("acme")
+    result = acme.ask("tenant.update", "acme", body)
+    assert (result.code, orjson.loads(result.body).get("changed")) == (code, changed)
+    expected = [PublicKey("acme", "acme/2", HPKE, row.public_key, "us")] * published
+    assert acme.of(PublicKey, catalogue.PUBLIC_KEYS, since=before) == expected
+    assert acme.of(Key, catalogue.KEYS, since=before) == []
 
 
 @pytest.mark.parametrize(("body", "tier", "limits"), LIMITS.values(), ids=LIMITS)

@@ -116,6 +116,9 @@ def update(
     *,
     name: Name = None,
     tier: Annotated[str | None, typer.Option(help="starter, standard or enterprise.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="The one it has: its public key is published again with it.")
+    ] = None,
     compliance: Annotated[str | None, typer.Option(help="basic, hipaa, gdpr or pci.")] = None,
     verdict_key: VerdictKey = None,
     no_verdict_key: Annotated[bool, typer.Option("--no-verdict-key", help="Contents are not sealed any more.")] = False,
@@ -142,7 +145,7 @@ def update(
     _either("--allow-policy", allow_policy, "--no-allowed-policies", no_allowed_policies)
     _either("--limit", limit, "--no-limits", no_limits)
     given = {
-        "name": name, "tier": tier, "compliance": compliance, "verdict_key": verdict_key,
+        "name": name, "tier": tier, "region": region, "compliance": compliance, "verdict_key": verdict_key,
         "allowed_policies": [] if no_allowed_policies else allow_policy or None, "own_topics": own_topics or None,
     }  # fmt: skip
     body = body_of(given, limit)

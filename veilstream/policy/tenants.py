@@ -81,22 +81,25 @@ def list_all(case: Case, body: TenantList) -> Judgement:
 
 
 def update(case: Case, body: TenantUpdate) -> Judgement:
-    """Changes the fields that are given. Tier and limits of former commands are kept, for records that are under way."""
+    """Changes the fields that are given. Tier and limits of former commands are kept, for records that are under way.
+
+    Its region can be given, though it never changes: then its public key is published again with it, for producers that follow
+    one of a release before regions.
+    """
     row = case.live_tenant()
-    if "region" in body.model_fields_set and body.region != row.region:
-        raise RecordError(
-            "a tenant's region never changes, since its data stay where they are: create another tenant there",
-            code="region_fixed",
-        )
     changed = updated(row, body, case.place)
-    if changed == row:
-        return _unchanged(row, "the tenant is so already")
-    told = _changed(case, changed, "the tenant is changed")
-    if changed.own_topics == row.own_topics:
-        return told
-    _require_topics(case)
-    public = PublicKey(row.tenant, row.key_id, HPKE, row.public_key, row.region)
-    return replace(told, public_keys=(public,), reason="the tenant has topics of its own from now on")
+    public = (PublicKey(row.tenant, row.key_id, HPKE, row.public_key, row.region),)
+    told = (
+        _unchanged(row, "the tenant is so already")
+        if changed == row
+        else _changed(case, changed, "the tenant is changed")
+    )
+    if changed.own_topics != row.own_topics:
+        _require_topics(case)
+        return replace(told, public_keys=public, reason="the tenant has topics of its own from now on")
+    if "region" in body.model_fields_set:
+        return replace(told, public_keys=public, reason=f"{told.reason}; its public key is published with its region")
+    return told
 
 
 def suspend(case: Case, _: Nothing) -> Judgement:
@@ -138,6 +141,11 @@ def delete(case: Case, body: TenantDelete) -> Judgement:
 
 def updated(row: Tenant, body: TenantUpdate, place: Place) -> Tenant:
     """The row with what is given; `place` is the command's. Raises RecordError."""
+    if "region" in body.model_fields_set and body.region != row.region:
+        raise RecordError(
+            "a tenant's region never changes, since its data stay where they are: create another tenant there",
+            code="region_fixed",
+        )
     given: dict[str, Any] = {
         name: getattr(body, name)
         for name in ("name", "tier", "compliance", "allowed_policies")

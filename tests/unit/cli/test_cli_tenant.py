@@ -48,6 +48,7 @@ SENT: dict[str, tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]] = {
     ),
     "update, one field": (("update", "acme", "--name", "New"), [("tenant.update", {"name": "New"})]),
     "update, no name": (("update", "acme", "--name", ""), [("tenant.update", {"name": ""})]),
+    "update, its region": (("update", "acme", "--region", "us"), [("tenant.update", {"region": "us"})]),
     "update, many": (
         ("update", "acme", "--tier", "starter", "--compliance", "pci", "--limit", "requests_per_day=none"),
         [("tenant.update", {"tier": "starter", "compliance": "pci", "limits": {"requests_per_day": None}})],
