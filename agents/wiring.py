@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
 
 from agents.patience import Patience
-from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE
+from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE, own_topic
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, TenantError
 from veilstream.contracts.framing import ConfluentFraming
@@ -44,6 +44,10 @@ class Wiring:
     """What an agent that uses `framing` keeps running."""
 
     patience: Patience = field(default_factory=Patience)
+
+    def own_topics_of(self, topic: str) -> Callable[[], Collection[str]]:
+        """The topics that tenants have in the place of this one, as far as is known now."""
+        return lambda: [own_topic(topic, tenant) for tenant in self.view.own_topics()]
 
     async def wait_for_policy(self, pin: PolicyPin, tenant: str, key_id: str | None = None) -> bool:
         """Whether this worker has the pinned version, waiting a while for what is on its way.
@@ -91,8 +95,15 @@ class Wiring:
             tenant, STATE, lambda: self.view.state_offset >= offset
         )
 
+    async def read_on(self) -> bool:
+        """Whether this worker has read the state up to where it stands now, waiting a while."""
+        return await self._follower(STATE).up_to_now(self.settings.policy_wait_s)
+
+    def _follower(self, topic: str) -> Follower:
+        return next(follower for follower in self.followers if follower.topic == topic)
+
     async def _wait(self, tenant: str, topic: str, until: Callable[[], bool]) -> bool:
-        follower = next(follower for follower in self.followers if follower.topic == topic)
+        follower = self._follower(topic)
         return await self.patience.wait(tenant, lambda: follower.wait_until(until, self.settings.policy_wait_s))
 
     def _knows(self, pin: PolicyPin, tenant: str) -> bool:

@@ -14,7 +14,10 @@ BUNDLED = ROOT / "tests" / "data" / "detection_texts.txt"
 
 
 def corpus_path() -> Path:
-    """VEIL_BENCH_CORPUS (JSON Lines with `text`), else the frozen corpus beside the checkout, else the bundled one."""
+    """VEIL_BENCH_CORPUS, else the frozen corpus beside the checkout, else the bundled one.
+
+    JSON Lines with `text`, or .txt: a text a line.
+    """
     named = os.environ.get("VEIL_BENCH_CORPUS")
     if named:
         return Path(named)

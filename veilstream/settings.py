@@ -66,7 +66,24 @@ class Settings(BaseSettings):
         description="Postgres connection URI of the audit store.",
     )
     redis: SecretStr = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis URL of the stack; no agent uses it yet."
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis URL: redis://[user:password@]host:port/db, rediss:// for TLS (?ssl_ca_certs=FILE names the "
+        "authorities). The gate counts users and addresses there (docs/quotas.md).",
+    )
+    actor_limits: bool = Field(
+        default=True, description="Whether the gate holds single users and source addresses to limits (docs/quotas.md)."
+    )
+    actor_limits_without_redis: Literal["admit", "refuse"] = Field(
+        default="admit",
+        description="What becomes, while Redis is away, of records whose user or address has a limit: they pass uncounted, or "
+        "are refused as `limit_unknown`.",
+    )
+    actor_limits_wait_s: float = Field(
+        default=0.05,
+        gt=0,
+        le=5,
+        description="How long a batch of the gate waits for Redis, once in an outage: then Redis is away until a look every 2 s "
+        "finds that it answers in that time again.",
     )
     schema_registry: SecretStr | None = Field(
         default=None,
@@ -77,9 +94,10 @@ class Settings(BaseSettings):
     keys_dir: Path | None = Field(
         default=None, description="Folder of the local-file key service; default: `keys` in data_dir."
     )
-    key_service: Literal["local-file", "aws-kms"] = Field(
+    key_service: Literal["local-file", "aws-kms", "vault"] = Field(
         default="local-file",
-        description="What wraps root keys: a master key in a file, or AWS KMS (docs/keys.md). The same for every agent.",
+        description="What wraps root keys: a master key in a file, AWS KMS, or the transit engine of HashiCorp Vault or OpenBao "
+        "(docs/keys.md). The same for every agent.",
     )
     aws_kms_key: Annotated[str | None, Unset] = Field(
         default=None,
@@ -87,6 +105,30 @@ class Settings(BaseSettings):
     )
     aws_kms_endpoint: Annotated[str | None, Unset] = Field(
         default=None, description="Address of KMS where it is not AWS's own for the key's region: a VPC endpoint."
+    )
+    vault_addr: Annotated[str | None, Unset] = Field(
+        default=None, description="Address of Vault: https://HOST:PORT; http only on this machine (a Vault agent)."
+    )
+    vault_hosts: str = Field(
+        default="",
+        description="Hosts that may be asked as Vault, as they stand in its address: host or host:port, comma separated.",
+    )
+    vault_key: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="Transit key, MOUNT/NAME; or `eu=transit/veil-eu, us=transit/veil-us`, by region of the tenant. All that "
+        "wrapped a key on veil.keys.",
+    )
+    vault_namespace: Annotated[str | None, Unset] = Field(
+        default=None, description="Namespace in Vault that the mounts are in; default: the root namespace."
+    )
+    vault_token: Annotated[SecretStr | None, Unset] = Field(
+        default=None, description="Token for Vault. One that is renewed belongs in a file."
+    )
+    vault_token_file: Annotated[Path | None, Unset] = Field(
+        default=None, description="File with the token, read for each request: a Vault agent writes it and renews it."
+    )
+    vault_cafile: Annotated[Path | None, Unset] = Field(
+        default=None, description="PEM file of the authorities Vault's certificate is from; default: the system's."
     )
     key_cache_s: float = Field(
         default=3600.0,
@@ -98,6 +140,12 @@ class Settings(BaseSettings):
         default=1_000_000,
         ge=1_000,
         description="How often an opened key is looked up (one to three times a record and agent) before it is opened anew.",
+    )
+    erased_after_s: float = Field(
+        default=3_900.0,
+        ge=1,
+        description="How long after a tenant's delete policy has the segment of veil.keys closed that holds its wrapped keys, so "
+        "that the broker compacts them away: the topic's max.compaction.lag.ms (1 h) and 5 minutes for clocks.",
     )
     token_mode: Literal["required", "optional", "off"] = Field(
         default="off",
@@ -157,11 +205,24 @@ class Settings(BaseSettings):
         default=None,
         description="Region of this stack: the gate refuses records of tenants of another one. Default: not checked.",
     )
+    tenant_topics: Annotated[str | None, Unset] = Field(
+        default=None,
+        description="Of a client: the tenant whose own topics it uses (tenant mode), `veil.requests.T` and the others. Default: "
+        "the shared ones.",
+    )
     token_skew_s: int = Field(
         default=3600,
         ge=60,
         description="How far one input partition may lie behind another: admit remembers a used token for so long beyond its "
-        "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`.",
+        "expiry (some 300 bytes each), and refuses one that reaches it later as `token_outlived`; and it counts a record in "
+        "the second, minute and day of its own broker time, or at this border behind its tenant's latest.",
+    )
+    share_per_s: int = Field(
+        default=10_000,
+        ge=0,
+        description="Of each tenant with limits, each second: characters, and 200 for each record, that are worked on with "
+        "everybody's; what is beyond waits in the overflow lane (docs/fairness.md). 10,000 is about half of what one core "
+        "looks through in a second. 0: no share, nothing waits.",
     )
     chain_partitions: int = Field(
         default=4,

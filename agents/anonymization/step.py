@@ -1,7 +1,7 @@
 """Anonymization: applies the policy's actions, decides, and writes the verdict and its audit event.
 
-Reads `veil.findings` (keyed by lane). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant,
-`veil.dead-letters`. No state.
+Reads `veil.findings` (keyed by lane). Writes `veil.verdicts` under the same key, `veil.audit` keyed by tenant (for what came
+by a tenant's own topic `veil.verdicts.T` and `veil.audit.T`), `veil.dead-letters`. No state.
 Promises: each record gets one verdict and one audit event, in one transaction; the verdict is a function of record, pinned
 policy, lineage and tenant keys (but for sealing); every finding at or above the policy's threshold is changed as the policy
 says; `preserve` and weaker findings leave their value. A policy version not known here yet is waited for, then the record
@@ -20,11 +20,11 @@ from veilstream.anonymize.actions import HashKey
 from veilstream.anonymize.apply import Safe, anonymize
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
+from veilstream.contracts.bound import open_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, TenantError, VeilError, WorldError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.records import Body, Findings, PolicyPin, Refusal, Sealed, Verdict
-from veilstream.contracts.sealing import associated_data, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Headers, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
 from veilstream.policy.case import DELETED
@@ -41,7 +41,6 @@ from veilstream.verdicts.build import (
 from veilstream.verdicts.decide import Decision, closed, decide
 from veilstream.verdicts.lineage import code_version, lineage_digest
 
-INPUT_STAGE = "findings"
 TRACE = "traceparent"
 UNKNOWN_ACTOR = "unknown"
 """Who sent a record whose body cannot be read, or that names no user."""
@@ -125,13 +124,12 @@ def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pi
     """1. Open. 2. Apply the actions. 3. Decide. 4. Seal for the consumer where the tenant wants it."""
     findings, envelope = item.value, item.value.envelope
     keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
-    body = agent.codec.decode(Body, plain)
+    body = agent.codec.decode(Body, open_record(findings, keys.seal))
     policy = agent.view.document(pin.policy, pin.version, pin.digest)
     safe = anonymize(body.content, findings.findings, policy, HashKey(keys.hash, keys.version))
     decision = decide(findings.findings, findings.threats, policy, envelope.mode)
     verdict = _verdict(agent, findings, decision, policy, safe)
-    actor = actor_pseudonym(keys.actor, body.user or UNKNOWN_ACTOR)
+    actor = actor_pseudonym(keys, body.user or UNKNOWN_ACTOR)
     return Done(_outputs(agent, item.record, findings, verdict, actor), decision.decision)
 
 
@@ -165,7 +163,7 @@ def _unknown_actor(keyring: KeyRing, tenant: str) -> str:
             keys = keyring.of_tenant(owner)
         except VeilError:
             continue
-        return actor_pseudonym(keys.actor, UNKNOWN_ACTOR)
+        return actor_pseudonym(keys, UNKNOWN_ACTOR)
     return UNKNOWN_ACTOR
 
 
@@ -175,10 +173,22 @@ def _outputs(
     header = None if agent.framing is None else agent.framing.header(catalogue.VERDICTS, Verdict)
     value = verdict_bytes(agent.codec, verdict, agent.verdict_format, header)
     event = agent.codec.encode(audit_event_of(verdict, value, actor))
+    verdicts, audit = _topics(verdict)
     return (
-        Output(catalogue.VERDICTS, findings.envelope.lane, value, _typed(agent.verdict_format, record.headers)),
-        Output(catalogue.AUDIT, verdict.tenant.encode(), event, _typed("avro", _trace(record.headers))),
+        Output(verdicts, findings.envelope.lane, value, _typed(agent.verdict_format, record.headers)),
+        Output(audit, verdict.tenant.encode(), event, _typed("avro", _trace(record.headers))),
     )
+
+
+def _topics(verdict: Verdict) -> tuple[str, str]:
+    """Where the outcome goes: by the topic the record came by, so that every revision of it stands in one place.
+
+    To a tenant's own topics goes what is of that tenant alone, whatever a trusted record says.
+    """
+    names = (catalogue.VERDICTS, catalogue.AUDIT)
+    if catalogue.tenant_of_topic(verdict.origin.topic) != verdict.tenant:
+        return names
+    return catalogue.own_topic(names[0], verdict.tenant), catalogue.own_topic(names[1], verdict.tenant)
 
 
 def _typed(fmt: Format, headers: Headers) -> Headers:

@@ -18,6 +18,7 @@ def build(settings: Settings) -> Agent[AuditEvent]:
     return Agent(
         name="audit", group="veil-audit", topics=(AUDIT,), decode=lambda record: w.codec.decode(AuditEvent, record.value),
         step=make_step(agent), on_failure=make_on_failure(agent), followers=w.followers, sink=store, services=(store,),
+        also=w.own_topics_of(AUDIT),
     )  # fmt: skip
 
 

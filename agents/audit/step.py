@@ -1,7 +1,7 @@
 """Audit: keeps every event of the audit topic in Postgres.
 
-Reads `veil.audit` (keyed by tenant). Writes the audit store, events and offset in one database transaction, and
-`veil.dead-letters` for what is no audit event. No other state.
+Reads `veil.audit` (keyed by tenant), and `veil.audit.T` of tenants that have topics of their own. Writes the audit store,
+events and offset in one database transaction, and `veil.dead-letters` for what is no audit event. No other state.
 Promises: every offset of the audit topic is in the store once, or has a dead letter. Postgres away: the partition is held,
 nothing is skipped; the store's offset decides where reading goes on. Redis is not used.
 """

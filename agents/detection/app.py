@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
-from agents.detection.step import DetectionAgent, make_on_failure, make_step
+from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
 from agents.wiring import wire
-from veilstream.contracts.catalogue import ADMITTED
+from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
 from veilstream.runtime.app import Agent, Pool, run
+from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
+
+GROUP = "veil-detection"
+OVERFLOW_BYTES = 128 << 10
+"""Of one batch of overflow: one of the largest texts, or some 150 short ones. Anonymization gets all that was found in a batch at
+once, and a rebalance waits for it: many large texts (60 ms each there) in one batch would hold up others."""
 
 
 def build(settings: Settings) -> Agent[Admitted]:
@@ -24,11 +31,19 @@ def build(settings: Settings) -> Agent[Admitted]:
     async def detect(requests: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
         return await pool.run(worker.detect, nlp_config, requests)
 
-    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy)
+    turns = asyncio.Semaphore(max(1, settings.pool_workers - 1))
+
+    async def detect_behind(requests: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
+        async with turns:  # the pool takes calls as they come: the workers it leaves are for the main lane alone
+            return await detect(requests)
+
+    main = Behind(settings, topic=ADMITTED, group=GROUP)
+    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind)
     return Agent(
-        name="detection", group="veil-detection", topics=(ADMITTED,),
+        name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),
         on_failure=make_on_failure(detection), followers=w.followers, pool=pool,
+        services=(main,), begins_after=behind_main(main.wait), batch_bytes={OVERFLOW: OVERFLOW_BYTES},
     )  # fmt: skip
 
 

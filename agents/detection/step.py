@@ -1,10 +1,11 @@
 """Detection: finds PII and threats as the pinned policy asks.
 
-Reads `veil.admitted` (keyed by lane). Writes `veil.findings` under the same key. No state.
+Reads `veil.admitted` and `veil.admitted.overflow` (keyed by lane). Writes `veil.findings` under the same key. No state.
 Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a
 process pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet
 is waited for, then the record fails closed; Kafka or the key service away: the partition is held; a tenant's key away: that
-record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A refused record passes through.
+record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A refused record passes through. A record of
+overflow is worked on when all that stood on `veil.admitted` before it, in the partition of the same number, is committed.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from typing import TypeAlias
 
 from agents.closing import fail_closed
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError, WorldError
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
-from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
 
-INPUT_STAGE, STAGE = "admitted", "findings"
 CHUNK_RECORDS = 16
 """Records of one call of the pool: enough for the model's batching to pay, few enough that partitions take turns."""
+CHUNK_CHARACTERS = 20_000
+"""Characters of one call, about a second of one core; a text that has more is a call of its own."""
 
 WORKER_DIED = "pool_worker_died"
 ALONE_TRIES = 3
@@ -52,6 +54,8 @@ class DetectionAgent:
     """Runs in the process pool; raises PoolWorkerDied for the call whose worker died."""
     wait_for_policy: Callable[[PolicyPin, str, str], Awaitable[bool]]
     """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
+    detect_behind: Detect | None = None
+    """`detect` for what stands in overflow, which leaves the pool room for the rest; None: `detect` itself."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -74,16 +78,28 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
     """Detection's step: opens, detects in chunks, seals for the next agent."""
 
     async def step(batch: Sequence[Item[Admitted]]) -> Sequence[Outcome]:
+        is_overflow = batch[0].record.topic == catalogue.OVERFLOW
+        detect = (is_overflow and agent.detect_behind) or agent.detect
         await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
-        answers = iter(await _answers(agent, [o.request for o in readable]))
+        answers = iter(await _answers(detect, [o.request for o in readable]))
         return [
             _answered(agent, item, o, next(answers)) if isinstance(o, _Opened) else _refused(agent, item, o)
             for item, o in zip(batch, opened, strict=True)
         ]
 
     return step
+
+
+def behind_main(wait: Callable[[int, int], Awaitable[None]]) -> Callable[[Record], Awaitable[None]]:
+    """When a batch may be begun: one of overflow when `wait` returns for partition and offset of its last record."""
+
+    async def begins_after(last: Record) -> None:
+        if last.topic == catalogue.OVERFLOW:
+            await wait(last.partition, last.offset)
+
+    return begins_after
 
 
 def _keys_of(batch: Sequence[Item[Admitted]]) -> Iterator[tuple[str, str | None]]:
@@ -117,37 +133,50 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
     )
 
 
-async def _answers(agent: DetectionAgent, requests: Sequence[DetectionRequest]) -> list[_Answer]:
+async def _answers(detect: Detect, requests: Sequence[DetectionRequest]) -> list[_Answer]:
     """What became of each request: by chunks; a chunk that fails is asked again record by record, the others stand.
 
     Raises WorldError alone: it holds the partition.
     """
-    chunks = [requests[i : i + CHUNK_RECORDS] for i in range(0, len(requests), CHUNK_RECORDS)]
-    first = await asyncio.gather(*(_ask(agent, chunk) for chunk in chunks))
+    chunks = list(_chunks(requests))
+    first = await asyncio.gather(*(_ask(detect, chunk) for chunk in chunks))
     answers: list[_Answer] = []
     for chunk, answer in zip(chunks, first, strict=True):
         if not isinstance(answer, VeilError):
             answers += answer
         elif len(chunk) > 1 or answer.reason_code == WORKER_DIED:
-            answers += [await _ask_alone(agent, request) for request in chunk]
+            answers += [await _ask_alone(detect, request) for request in chunk]
         else:
             answers.append(answer)
     return answers
 
 
-async def _ask_alone(agent: DetectionAgent, request: DetectionRequest) -> _Answer:
+def _chunks(requests: Sequence[DetectionRequest]) -> Iterator[Sequence[DetectionRequest]]:
+    """Neighbours together, as many as one call takes."""
+    begin = characters = 0
+    for end, request in enumerate(requests):
+        size = sum(len(field.text) for field in request.fields)
+        if end > begin and (end - begin == CHUNK_RECORDS or characters + size > CHUNK_CHARACTERS):
+            yield requests[begin:end]
+            begin, characters = end, 0
+        characters += size
+    if begin < len(requests):
+        yield requests[begin:]
+
+
+async def _ask_alone(detect: Detect, request: DetectionRequest) -> _Answer:
     """A record on its own; while its worker dies, as often as it takes to tell it from chance."""
-    answer = await _ask(agent, [request])
+    answer = await _ask(detect, [request])
     for _ in range(ALONE_TRIES - 1):
         if not isinstance(answer, VeilError) or answer.reason_code != WORKER_DIED:
             break
-        answer = await _ask(agent, [request])
+        answer = await _ask(detect, [request])
     return answer if isinstance(answer, VeilError) else answer[0]
 
 
-async def _ask(agent: DetectionAgent, chunk: Sequence[DetectionRequest]) -> list[_Answer] | VeilError:
+async def _ask(detect: Detect, chunk: Sequence[DetectionRequest]) -> list[_Answer] | VeilError:
     try:
-        detections, lineage = await agent.detect(chunk)
+        detections, lineage = await detect(chunk)
     except WorldError:
         raise
     except VeilError as exc:
@@ -178,23 +207,23 @@ async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Re
 
 
 def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: Policy) -> _Opened:
-    envelope = admitted.envelope
-    keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
+    tenant = admitted.envelope.tenant
+    plain = open_record(admitted, agent.keyring.by_id(payload.key_id, tenant).seal)
     body = agent.codec.decode(Body, plain)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    return _Opened(admitted, agent.keyring.of_tenant(envelope.tenant), body, plain, request)
+    return _Opened(admitted, agent.keyring.of_tenant(tenant), body, plain, request)
 
 
 def _found(
     agent: DetectionAgent, item: Item[Admitted], opened: _Opened, detection: Detection, lineage: Mapping[str, str]
 ) -> Done:
-    envelope = opened.admitted.envelope
-    bound_to = associated_data(envelope.tenant, envelope.origin, STAGE)
-    payload = seal(opened.sealing.seal, opened.sealing.key_id, opened.plain, bound_to)
-    findings = Findings(envelope, payload, (), opened.admitted.policy, detection.findings, detection.threats, lineage)
-    return Done((_output(agent, item.record, findings),), "detected")
+    admitted, keys = opened.admitted, opened.sealing
+    findings = Findings(
+        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage
+    )  # fmt: skip
+    sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
+    return Done((_output(agent, item.record, sealed),), "detected")
 
 
 def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusal, ...]) -> Done:

@@ -1,7 +1,8 @@
 """Policy: judges commands, one by one, in one total order.
 
 Reads `veil.commands` (one partition), and of `veil.dead-letters` the one letter that a command names. Writes
-`veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`, `veil.redrive`, `veil.dead-letters`. Its table's
+`veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`, `veil.redrive`, `veil.dead-letters`; what is a tenant's
+own on `veil.public-keys.T` and `veil.audit.T` where it has topics of its own. Its table's
 changelog is `veil.state` itself: a row it writes is a row every agent follows.
 Promises: each command has one result, under its id; each that can change something or shows content, and each refused one,
 has one audit event, in the transaction of its result; a refused command writes no state. A letter of one revision is
@@ -36,6 +37,7 @@ from veilstream.policy.case import DELETED, Case, Judgement, Place
 from veilstream.policy.commands import KEY_REFUSED, KINDS, judge
 from veilstream.policy.edge import read_json
 from veilstream.policy.state import State, tenant_key
+from veilstream.policy.tenants import own_topics_wanted
 from veilstream.policy.upkeep import Upkeep
 from veilstream.verdicts.dead_letters import dead_letter
 
@@ -52,14 +54,30 @@ Letters: TypeAlias = Callable[[int, int], Awaitable[Record | None]]
 """The committed record of veil.dead-letters at (partition, offset); None: there is none (any more). Raises WorldError."""
 
 
+Unusable: TypeAlias = Callable[[str], Awaitable[tuple[str, ...]]]
+"""Of a tenant's own topics those that are not there, or that this agent may not use. Raises WorldError."""
+
+
+async def _none_missing(_: str) -> tuple[str, ...]:
+    return ()
+
+
 class PolicyAgent:
     """What the policy agent does with a record: `decode`, `step`, `on_failure` are the three functions of an agent."""
 
     def __init__(
-        self, codec: Codec, key_service: KeyService, keyring: KeyRing, *, letters: Letters, cluster: str
+        self,
+        codec: Codec,
+        key_service: KeyService,
+        keyring: KeyRing,
+        *,
+        letters: Letters,
+        cluster: str,
+        unusable: Unusable | None = None,
     ) -> None:
         self._codec = codec
         self._letters = letters
+        self._unusable: Unusable = unusable or _none_missing
         self._roots = Roots(key_service, keyring)
         self._keyring = keyring
         self._cluster = cluster
@@ -89,27 +107,54 @@ class PolicyAgent:
         letter = await self._letter(command)
         await self._open_keys(State(self._codec, table), command, letter)
         operations, made = await self._operations(table, record)
-        author = actor_pseudonym(operations.actor, command.actor)
+        author = actor_pseudonym(operations, command.actor)
         place = Place(record.timestamp_ms, record.offset)
         state = State(self._codec, table)
-        case = Case(command, place, self._codec, state, self._roots, author, self._keyring, letter)
+        missing = await self._missing(command)
+        case = Case(command, place, self._codec, state, self._roots, author, self._keyring, letter, missing)
+        shared = self._uses_shared(table, command)
         said = await self._roots.judged(lambda: judge(case))
         table.update(said.writes)
         if said.code is None and command.kind in KEPT_UP_BY:
             for key in self._upkeep.outlived(table, record.timestamp_ms):
                 del table[key]
         outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
-        for public in said.public_keys:
-            outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), self._codec.encode(public)))
-        outputs += [Output(catalogue.PUBLIC_KEYS, tenant.encode(), None) for tenant in said.withdrawn]
+        outputs += self._public_keys(State(self._codec, table), said, was_shared=shared)
         if said.redrive is not None:
             outputs.append(self._redrive(said.redrive, said.traceparent))
         outputs.append(self._result(record, command, said))
         kind = KINDS.get(command.kind)
         if said.code is not None or kind is None or kind.audited:
             tenant, keys = self._audited_under(State(self._codec, table), command, operations)
-            outputs.append(self._event(record, command, said, tenant, keys))
+            topic = self._topic(catalogue.AUDIT, State(self._codec, table), tenant)
+            outputs.append(self._event(record, command, said, tenant, keys, topic=topic))
         return Done(tuple(outputs), "refused" if said.code else "done")
+
+    async def _missing(self, command: Command) -> tuple[str, ...]:
+        """Of the own topics a command asks for, those that are not there or not for this agent. Raises WorldError."""
+        tenant = own_topics_wanted(command)
+        return () if tenant is None else await self._unusable(tenant)
+
+    def _uses_shared(self, table: MutableMapping[bytes, bytes], command: Command) -> bool:
+        row = State(self._codec, table).tenant(command.tenant) if command.tenant else None
+        return row is not None and not row.own_topics
+
+    def _public_keys(self, state: State, said: Judgement, *, was_shared: bool) -> list[Output]:
+        """To the topic that the tenant's producers follow; who has topics of its own stands in no list that others see."""
+        outputs = []
+        for public in said.public_keys:
+            topic = self._topic(catalogue.PUBLIC_KEYS, state, public.tenant)
+            outputs.append(Output(topic, public.tenant.encode(), self._codec.encode(public)))
+            if was_shared and topic != catalogue.PUBLIC_KEYS:
+                outputs.append(Output(catalogue.PUBLIC_KEYS, public.tenant.encode(), None))
+        for tenant in said.withdrawn:
+            outputs.append(Output(self._topic(catalogue.PUBLIC_KEYS, state, tenant), tenant.encode(), None))
+        return outputs
+
+    def _topic(self, name: str, state: State, tenant: str) -> str:
+        """Where this is written for a tenant: its own topic, where it has some."""
+        row = state.tenant(tenant) if tenant else None
+        return name if row is None or not row.own_topics else catalogue.own_topic(name, tenant)
 
     async def _letter(self, command: Command) -> DeadLetter | None:
         """The dead letter a command names. Raises WorldError."""
@@ -173,13 +218,22 @@ class PolicyAgent:
         )  # fmt: skip
         return Output(catalogue.COMMAND_RESULTS, command.id.encode(), self._codec.encode(result))
 
-    def _event(self, record: Record, command: Command, said: Judgement, tenant: str, keys: TenantKeys) -> Output:
+    def _event(
+        self,
+        record: Record,
+        command: Command,
+        said: Judgement,
+        tenant: str,
+        keys: TenantKeys,
+        *,
+        topic: str = catalogue.AUDIT,
+    ) -> Output:
         origin = Origin(self._cluster, record.topic, record.partition, record.offset)
         event = AuditEvent(
             id=digest_of("veil-command-event-v1", origin.cluster, origin.topic, origin.partition, origin.offset).hex(),
             tenant=tenant,
             time_ms=record.timestamp_ms,
-            actor=actor_pseudonym(keys.actor, command.actor),
+            actor=actor_pseudonym(keys, command.actor),
             action=command.kind if command.kind in KINDS else "command.unknown",  # an unknown kind could be any text
             resource=said.resource,
             result="refused" if said.code else "ok",
@@ -187,7 +241,7 @@ class PolicyAgent:
             policy=said.policy,
             codes=() if said.code is None else (said.code,),
         )
-        return Output(catalogue.AUDIT, tenant.encode(), self._codec.encode(event))
+        return Output(topic, tenant.encode(), self._codec.encode(event))
 
     def _failed_event(self, record: Record, command: Command, refusal: Judgement) -> tuple[Output, ...]:
         try:

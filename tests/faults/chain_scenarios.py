@@ -7,7 +7,7 @@ and one that overtakes another of its conversation count as differing.
 
 from __future__ import annotations
 
-from tests.faults import chain_agents, chain_poison, chain_pool, chain_random, chain_services
+from tests.faults import chain_agents, chain_overflow, chain_poison, chain_pool, chain_random, chain_services
 from tests.faults.chain_agents import Fault, under_load
 from tests.faults.chain_rig import ChainRig
 from tests.faults.scenario import Broken, Scenario
@@ -30,6 +30,7 @@ SCENARIOS: tuple[Scenario[ChainRig], ...] = (
     _row("broker away", chain_services.broker_away, "forgets"),
     _row("Postgres away, slow, restarted", chain_services.postgres_away, "forgets"),
     _row("Redis away, slow, restarted", chain_services.redis_away, "forgets"),
+    _row("bursts in overflow, admit and detection killed", chain_overflow.bursts, "commits_early"),
     _row("poison of every kind", chain_poison.poison, "forgets"),
     _row("everything killed at random", chain_random.random_kills, "commits_early"),
     Scenario(name="commands while policy is killed", rig="chain", run=chain_random.commands, finds=("commits_early",)),

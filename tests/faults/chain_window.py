@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from agents.ingest.admit import replay
 from tests.faults.chain_rig import TENANT, ChainRig
 from tests.faults.chain_rows import Stored, quota_total, stored_rows
 from tests.faults.scenario import Found
@@ -105,7 +106,9 @@ class Window:
         row_errors = stored.wrong(set(self.events))
         table_errors = audit_errors + row_errors + abs(quota - len(self._of_tenant))
         not_allowed = sum(self.decisions.get(origin, "allow") != "allow" for origin in self._good)
+        again = sum(letter.code in replay.CODES for letter in self.letters)  # admit hides what the gate wrote twice
         wrong = {
+            "gated twice": again,
             "audit events": audit_errors,
             "audit rows": row_errors,
             "quota": quota - len(self._of_tenant),
@@ -118,7 +121,7 @@ class Window:
         return Found(
             records=account.accepted,
             lost=account.lost,
-            doubles=account.doubles + account.unknown,
+            doubles=account.doubles + account.unknown + again,
             differing=account.differing + self.out_of_order + not_allowed + wrong["veil ledger sees otherwise"],
             table_errors=table_errors,
             standstill_s=round(self.standstill_s, 1),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,10 +27,11 @@ from veilstream.contracts.records import (
 )
 
 T = TypeVar("T")
-WAIT_S = 30.0
+WAIT_S = 60.0
 READ: dict[str, type[Any]] = {
     catalogue.GATED: Gated,
     catalogue.ADMITTED: Admitted,
+    catalogue.OVERFLOW: Admitted,
     catalogue.FINDINGS: Findings,
     catalogue.VERDICTS: Verdict,
     catalogue.AUDIT: AuditEvent,
@@ -37,6 +40,11 @@ READ: dict[str, type[Any]] = {
     catalogue.KEYS: Key,
     catalogue.REDRIVE: Redrive,
 }
+
+
+def shared(topic: str) -> str:
+    """The topic in whose place a tenant has this one."""
+    return topic if topic in READ else topic.rpartition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,15 @@ class Observer:
         )
         self.seen: list[Seen] = []
         self._codec = Codec()
+        self._more: queue.SimpleQueue[list[TopicPartition]] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="observer", daemon=True)
         self._thread.start()
+
+    def also(self, *topics: str) -> None:
+        """Read these topics of one partition, too."""
+        self._more.put([TopicPartition(name, 0, OFFSET_BEGINNING) for name in topics])
 
     def stop(self) -> None:
         """End the thread."""
@@ -112,6 +125,8 @@ class Observer:
 
     def _follow(self) -> None:
         while not self._ended.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._consumer.incremental_assign(self._more.get_nowait())
             for message in self._consumer.consume(500, 0.05):
                 if message.error() is None and message.value() is not None:
                     self._take(message)
@@ -119,7 +134,7 @@ class Observer:
     def _take(self, message: Any) -> None:
         value = bytes(message.value())
         try:
-            record = self._codec.decode(READ[message.topic()], value)
+            record = self._codec.decode(READ[shared(message.topic())], value)
         except Exception:  # what an attempt wrote may be anything
             record = None
         headers = tuple(message.headers() or ())

@@ -98,7 +98,7 @@ class Rig:
 
     def producer(self, role: str) -> Producer:
         """A producer without transactions."""
-        own = {"message.max.bytes": 4 << 20, "linger.ms": 0, "acks": "all"}
+        own = {"message.max.bytes": 4 << 20, "linger.ms": 0, "acks": "all", "partitioner": "murmur2_random"}
         return self.once(("producer", role), lambda: Producer(self.options(role) | own))
 
     def put(

@@ -28,6 +28,7 @@ from veilstream.contracts.records import (
     Envelope,
     Findings,
     Gated,
+    PolicyPin,
     Redrive,
     Verdict,
 )  # fmt: skip
@@ -97,28 +98,34 @@ def no_such(origin: Origin) -> Origin:
     return replace(origin, offset=origin.offset + 1_000_000)
 
 
+def ahead(gated: Gated) -> Gated:
+    """At an origin that admit has not seen: one that it has is told by that, whatever else is wrong with it."""
+    return replace(gated, envelope=elsewhere(gated.envelope, no_such(gated.envelope.origin)))
+
+
 G, A, F = catalogue.GATED, catalogue.ADMITTED, catalogue.FINDINGS
+OVERFLOW = catalogue.OVERFLOW
 FORGERIES = [
-    Forgery("gated: tenant swapped", "gate", G, lambda c: replace(c.gated, envelope=to_bbb(c.gated.envelope)),
-            "key_unavailable"),
-    Forgery("gated: aaa's payload in bbb's record", "gate", G, lambda c: replace(c.of_bbb, payload=c.gated.payload),
-            "key_unavailable"),
-    Forgery("gated: the same with bbb's key id", "gate", G, lambda c: replace(c.of_bbb, payload=as_bbb_s(c)),
-            "bad_seal"),
+    Forgery("gated: tenant swapped", "gate", G,
+            lambda c: ahead(replace(c.gated, envelope=to_bbb(c.gated.envelope))), "key_unavailable"),
+    Forgery("gated: aaa's payload in bbb's record", "gate", G,
+            lambda c: ahead(replace(c.of_bbb, payload=c.gated.payload)), "key_unavailable"),
+    Forgery("gated: the same with bbb's key id", "gate", G,
+            lambda c: ahead(replace(c.of_bbb, payload=as_bbb_s(c))), "bad_seal"),
     Forgery("gated: bbb's envelope, aaa's name", "gate", G,
-            lambda c: replace(c.gated, envelope=replace(
-                c.of_bbb.envelope, tenant="aaa", limits_from=c.gated.envelope.limits_from)), "bad_seal"),
-    Forgery("gated: another origin", "gate", G,
-            lambda c: replace(c.gated, envelope=elsewhere(c.gated.envelope, no_such(c.gated.envelope.origin))),
-            "bad_seal"),
+            lambda c: ahead(replace(c.gated, envelope=replace(
+                c.of_bbb.envelope, tenant="aaa", limits_from=c.gated.envelope.limits_from))), "bad_seal"),
+    Forgery("gated: another origin", "gate", G, lambda c: ahead(c.gated), "bad_seal"),
     Forgery("gated: another cluster", "gate", G,
             lambda c: replace(c.gated, envelope=elsewhere(
                 c.gated.envelope, replace(c.gated.envelope.origin, cluster="other"))), "bad_seal"),
-    Forgery("gated: the payload of a later stage", "gate", G, lambda c: replace(c.gated, payload=c.findings.payload),
-            "bad_seal"),
+    Forgery("gated: the payload of a later stage", "gate", G,
+            lambda c: ahead(replace(c.gated, payload=c.findings.payload)), "bad_seal"),
     Forgery("gated: a payload sealed as producers do", "gate", G,
-            lambda c: replace(c.gated, payload=replace(
-                c.gated.payload, algorithm="HPKE-X25519-HKDF-SHA256-A256GCM")), "bad_seal"),
+            lambda c: ahead(replace(c.gated, payload=replace(
+                c.gated.payload, algorithm="HPKE-X25519-HKDF-SHA256-A256GCM"))), "bad_seal"),
+    Forgery("gated: as a redrive of itself", "gate", G,
+            lambda c: replace(c.gated, envelope=replace(c.gated.envelope, revision=1, supersedes="v" * 64)), "bad_seal"),
     Forgery("admitted: tenant swapped", "admit", A,
             lambda c: replace(c.admitted, envelope=to_bbb(c.admitted.envelope)), "key_unavailable"),
     Forgery("admitted: the payload of the stage before", "admit", A,
@@ -126,6 +133,10 @@ FORGERIES = [
     Forgery("admitted: another origin", "admit", A,
             lambda c: replace(c.admitted, envelope=elsewhere(
                 c.admitted.envelope, c.of_bbb.envelope.origin)), "bad_seal"),
+    Forgery("overflow: tenant swapped", "admit", OVERFLOW,
+            lambda c: replace(c.admitted, envelope=to_bbb(c.admitted.envelope)), "key_unavailable"),
+    Forgery("overflow: the payload of the stage before", "admit", OVERFLOW,
+            lambda c: replace(c.admitted, payload=c.gated.payload), "bad_seal"),
     Forgery("findings: tenant swapped", "detection", F,
             lambda c: replace(c.findings, envelope=to_bbb(c.findings.envelope)), "key_unavailable"),
     Forgery("findings: the payload of the stage before", "detection", F,
@@ -145,7 +156,7 @@ def marked(record: Any) -> tuple[str, Any]:
 def forge(forgery: Forgery, rig: Rig) -> str:
     """Put it there as the thief, and look what the next agents make of it."""
     mark, record = marked(forgery.make(captured(rig)))
-    rig.put(forgery.thief, forgery.topic, CODEC.encode(record), key=b"forged")
+    rig.put(forgery.thief, forgery.topic, CODEC.encode(record), key=record.envelope.tenant.encode())
     verdict: Verdict = rig.observer.wait(Verdict, lambda v: v.request_id == mark).record
     letters = rig.observer.find(DeadLetter, lambda letter: letter.origin == verdict.origin)
     return stopped(verdict, forgery.code) + (" (dead letter)" if letters else "")
@@ -232,6 +243,8 @@ def shown(rig: Rig) -> None:
 RELABELLED: dict[str, Callable[[DeadLetter], DeadLetter]] = {
     "bbb's name": lambda letter: replace(letter, tenant="bbb"),
     "no name": lambda letter: replace(letter, tenant=None),
+    "another time": lambda letter: replace(letter, time_ms=1),
+    "another revision": lambda letter: replace(letter, revision=1),
     "another place": lambda letter: replace(letter, coordinates=no_such(letter.coordinates)),
     "bbb's name and another place": lambda letter: replace(
         letter, tenant="bbb", coordinates=no_such(letter.coordinates)
@@ -241,7 +254,7 @@ RELABELLED: dict[str, Callable[[DeadLetter], DeadLetter]] = {
 
 @pytest.mark.parametrize("change", RELABELLED)
 def test_a_relabelled_dead_letter(change: str, rig: Rig, tally: Tally) -> None:
-    """What is sealed in a letter is bound to its tenant and to where the record stood."""
+    """What is sealed in a letter is bound to all that the letter says."""
     attempt = partial(relabelled, change=RELABELLED[change])
     tally.shut(Door("forged", f"a dead letter of aaa under {change}", attempt, shown), rig)
 
@@ -264,3 +277,35 @@ def planted_is_seen(rig: Rig) -> None:
 def test_nothing_of_a_text_stands_in_the_clear(rig: Rig, tally: Tally) -> None:
     """On no topic between the client's seal and the safe verdict can a text be read."""
     tally.shut(Door("topics", "planted text, after all forgeries", nowhere, planted_is_seen), rig)
+
+
+def stripped(rig: Rig, thief: str, topic: str, change: Callable[[Any, PolicyPin], Any]) -> str:
+    """Nothing is moved, and nothing that is sealed is touched: only what stands beside it in the clear."""
+    secret = "Thessaly Underbough"
+    lax = {"id": "lax", "version": "1.0.0", "default_action": "preserve"}
+    pin = rig.once("lax", lambda: rig.done("policy.set", {"document": lax}))
+    verdict = rig.judged(plain("aaa", f"Write to {secret.replace(' ', '.')}@example.com"))
+    cls = Findings if topic == F else Admitted
+    record = rig.observer.wait(cls, lambda one: one.envelope.origin == verdict.origin).record
+    mark, forged = marked(change(record, PolicyPin(pin["policy"], pin["version"], pin["digest"], 0)))
+    rig.put(thief, topic, CODEC.encode(forged), key=b"forged")
+    found: Verdict = rig.observer.wait(Verdict, lambda v: v.request_id == mark).record
+    return stopped(found, "bad_seal")
+
+
+STRIPPED: dict[str, tuple[str, str, Callable[[Any, PolicyPin], Any]]] = {
+    "findings: what was found taken away": ("detection", F, lambda r, pin: replace(r, findings=(), threats=())),
+    "findings: a policy that preserves": ("detection", F, lambda r, pin: replace(r, policy=pin)),
+    "findings: another mode": ("detection", F, lambda r, pin: replace(r, envelope=replace(r.envelope, mode="permissive"))),
+    "findings: a later revision": ("detection", F, lambda r, pin: replace(r, envelope=replace(r.envelope, revision=1))),
+    "admitted: a policy that preserves": ("admit", A, lambda r, pin: replace(r, policy=pin)),
+    "admitted: no check of the format": ("admit", A, lambda r, pin: replace(
+        r, envelope=replace(r.envelope, format_check=False))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", STRIPPED)
+def test_what_stands_beside_the_seal_is_bound_to_it(what: str, rig: Rig, tally: Tally) -> None:
+    """Findings and pinned policy decide what becomes of a text: changed, the text must not come out on the verdict topic."""
+    thief, topic, change = STRIPPED[what]
+    tally.shut(Door("forged", what, partial(stripped, thief=thief, topic=topic, change=change), genuine), rig)

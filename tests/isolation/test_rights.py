@@ -69,7 +69,7 @@ def _fence(agent: str) -> Any:
 ASKED: dict[str, Callable[[str], Any]] = {
     "commits for": _commit, "joins": _join, "looks at": _look, "uses the transactional id of": _fence,
 }  # fmt: skip
-ROLES = ("clients", OUTSIDER, "operators", "ledger", "gate", "audit")
+ROLES = ("clients", OUTSIDER, "operators", "ledger", "gate", "audit", "admit")
 NAMES = (*(f"veil-{agent}" for agent in AGENTS), "veil-clients-kit", "veil-operators-kit")
 
 
@@ -91,7 +91,8 @@ def _code(told: Any) -> int:
 def _may(role: str, what: str, name: str) -> bool:
     """By the catalogue's rules: veilstream/topics/acls.py."""
     own = name.startswith(f"veil-{role}") and what != "uses the transactional id of"
-    return own or (what == "looks at" and role in COUNTING)
+    paced = (role, name) == ("admit", "veil-detection")  # it waits for detection before a conversation leaves overflow
+    return own or (what == "looks at" and (role in COUNTING or paced))
 
 
 def member(role: str, what: str, name: str, rig: Rig) -> str:
@@ -124,6 +125,14 @@ MEMBERS = [
 def test_nobody_takes_an_agent_s_place(door: Door, rig: Rig, tally: Tally) -> None:
     """Groups and transactional ids of agents are theirs alone: nobody skips, repeats, delays or fences."""
     tally.shut(door, rig)
+
+
+def test_admit_sees_how_far_detection_has_come(rig: Rig) -> None:
+    """Without it no conversation would ever leave the overflow lane; it is the one group beside its own that it sees."""
+    told = answers(rig, "admit")
+    assert [name for (what, name), code in told.items() if what == "looks at" and code not in DENIED] == [
+        "veil-detection"
+    ]
 
 
 def _all(futures: dict[Any, Any]) -> None:
@@ -185,10 +194,16 @@ def _bare(rig: Rig, role: str, what: str, topic: str) -> int:
     return code_of(rig.bare(role, [request(topic)])[0])
 
 
+def _made(rig: Rig) -> None:
+    """A topic of the kit's own, there and writable: a broker answers for a new one before it has opened it."""
+    _all(rig.admin("admin").create_topics([NewTopic(SCRATCH, 1, 1)]))
+    rig.put("admin", SCRATCH, b"first")
+
+
 def may_administer(what: str, rig: Rig) -> None:
     """The super user does it to a topic, a group and a user of the kit's own, in the order of the table."""
     admin = rig.admin("admin")
-    rig.once(SCRATCH, lambda: _all(admin.create_topics([NewTopic(SCRATCH, 1, 1)])))
+    rig.once(SCRATCH, lambda: _made(rig))
     if what in BARE:
         assert _bare(rig, "admin", what, SCRATCH) == KafkaError.NO_ERROR
         return

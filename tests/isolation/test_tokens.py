@@ -14,7 +14,7 @@ from tests.isolation.rig import CODEC, Rig
 from tests.isolation.shots import avro, plain, sealed_for, stopped
 from tests.isolation.signing import claims, signed, token
 from veilstream.contracts import catalogue
-from veilstream.contracts.records import Gated, Verdict
+from veilstream.contracts.records import DeadLetter, Gated, Verdict
 from veilstream.contracts.token import HEADER
 
 Headers = Sequence[tuple[str, bytes]]
@@ -90,6 +90,7 @@ def renamed(rig: Rig) -> tuple[bytes, Headers]:
 def revoked(rig: Rig) -> tuple[bytes, Headers]:
     value, name = avro("bbb"), uuid.uuid4().hex
     rig.done("token.revoke", {"id": name}, tenant="bbb")
+    rig.observer.outcome(rig.ask(plain("no-such-tenant")))  # for which the gate reads on to where the state stands now
     return value, [token("bbb", value, jti=name)]
 
 
@@ -140,20 +141,39 @@ def test_a_replay_on_another_partition(rig: Rig, tally: Tally) -> None:
     tally.shut(Door("replay", "captured record and token, each partition", on_every_partition, judged), rig)
 
 
-def gated_again(rig: Rig) -> str:
-    """The gate's principal is stolen: the gated record once more, on its tenant's partition."""
+def gated_again(rig: Rig, *, token: bool, own: bool) -> str:
+    """The gate's principal is stolen: the gated record once more, on its own partition or on each of the others."""
     captured(rig)
-    seen = rig.observer.find(Gated, lambda g: g.envelope.tenant == "bbb" and g.envelope.token is not None)[0]
-    mark = uuid.uuid4().hex
-    forged = replace(seen.record, envelope=replace(seen.record.envelope, request_id=mark))
-    rig.put("gate", catalogue.GATED, CODEC.encode(forged), key=b"bbb", partition=seen.partition)
-    found: Verdict = rig.observer.wait(Verdict, lambda v: v.request_id == mark).record
-    return stopped(found, "token_replayed")
+    rig.once("captured without a token", lambda: rig.judged(plain("bbb")))
+
+    def wanted(gated: Gated) -> bool:
+        with_one = gated.envelope.token is not None
+        return gated.envelope.tenant == "bbb" and gated.payload is not None and with_one is token
+
+    seen = rig.observer.wait(Gated, wanted)
+    partitions = [seen.partition] if own else [n for n in range(4) if n != seen.partition]
+    for number in partitions:
+        forged = replace(seen.record, envelope=replace(seen.record.envelope, request_id=uuid.uuid4().hex))
+        at = rig.put("gate", catalogue.GATED, CODEC.encode(forged), key=b"bbb", partition=number)
+        letter: DeadLetter = rig.observer.wait(DeadLetter, lambda one, at=at: one.coordinates == at).record
+        if rig.observer.find(Verdict, lambda v, mark=forged.envelope.request_id: v.request_id == mark):
+            raise Crossed("judged a second time")
+        said = stopped(letter, "record_replayed" if own else "wrong_partition")
+    return said
 
 
-def test_a_gated_record_again(rig: Rig, tally: Tally) -> None:
-    """A record that was admitted is not admitted again."""
-    tally.shut(Door("replay", "gated record with its token, by a stolen gate", gated_again, judged), rig)
+REPLAYS = [
+    Door("replay", "gated record with its token, by a stolen gate", partial(gated_again, token=True, own=True), judged),
+    Door("replay", "the same on another partition", partial(gated_again, token=True, own=False), judged),
+    Door("replay", "gated record without a token", partial(gated_again, token=False, own=True), judged),
+    Door("replay", "that on another partition", partial(gated_again, token=False, own=False), judged),
+]
+
+
+@pytest.mark.parametrize("door", REPLAYS, ids=str)
+def test_a_gated_record_again(door: Door, rig: Rig, tally: Tally) -> None:
+    """A record that came is not judged again, and not where its tenant's do not stand: a dead letter, no second verdict."""
+    tally.shut(door, rig)
 
 
 def uses_up(rig: Rig) -> str:

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,12 @@ AGENTS = ("gate", "admit", "detection", "anonymization", "audit", "policy")
 VEIL = (sys.executable, "-m", "veilstream.cli.main")
 
 
-def veil(*arguments: str, data: Path, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does, on a stack's folder."""
+def veil(
+    *arguments: str, data: Path, check: bool = True, stdin: str | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, on a stack's folder; `env`: settings beside it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VEIL_")} | {"VEIL_DATA_DIR": str(data)}
+    environment |= env or {}
     done = subprocess.run(
         [*VEIL, *arguments], capture_output=True, text=True, env=environment, timeout=180, input=stdin, check=False
     )
@@ -50,13 +55,23 @@ class Chain:
         return int(next(c["pid"] for c in state["components"] if c["name"] == name))
 
     def kill(self, name: str) -> None:
-        """kill -9; the stack starts it again."""
-        psutil.Process(self.pid(name)).kill()
+        """kill -9; the stack starts it again. One that is being started again just now is waited for."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return psutil.Process(self.pid(name)).kill()
+            except (TypeError, psutil.NoSuchProcess):  # no pid, or that of one which has just ended
+                assert time.monotonic() < deadline, f"{name} does not run"
+                time.sleep(0.05)
 
     def pool_workers(self) -> list[psutil.Process]:
         """Processes of the detection pool: the children that hold a model."""
-        children = psutil.Process(self.pid("detection")).children(recursive=True)
-        return [child for child in children if child.memory_info().rss > 120 << 20]
+        found = []
+        for child in psutil.Process(self.pid("detection")).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+                if child.memory_info().rss > 120 << 20:
+                    found.append(child)
+        return found
 
     def client(self) -> AsyncClient:
         """A client of this stack."""
@@ -123,6 +138,24 @@ async def send(client: AsyncClient, values: Iterable[bytes | None], *, key: byte
 def as_json(text: str, **fields: Any) -> bytes:
     """A plain JSON request of the tenant `demo`."""
     return json.dumps({"tenant": "demo", "text": text} | fields).encode()
+
+
+def files_with(folder: Path, text: str, *, but: str = "") -> list[Path]:
+    """Files below a folder, `but` those with this in their path, that hold a text; at least 50 are searched.
+
+    The servers go on meanwhile: what they rename or delete is looked at under its other name, or is gone.
+    """
+    searched, found = 0, []
+    for place, _, names in os.walk(folder):  # rglob raises where a folder goes
+        for path in (Path(place, name) for name in names):
+            if path.is_file() and not (but and but in str(path)):  # Postgres and Redis have sockets
+                with suppress(FileNotFoundError):
+                    raw = path.read_bytes()
+                    searched += bool(raw)
+                    if text.encode() in raw:
+                        found.append(path.relative_to(folder))
+    assert searched > 50
+    return found
 
 
 async def committed(client: AsyncClient, topic: str) -> list[Any]:

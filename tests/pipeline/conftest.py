@@ -53,9 +53,11 @@ def redis_url(stack_folder: Path) -> Iterator[str]:
 
 def started_chain(folder: Path) -> Iterator[Chain]:
     """A stack as `veil up --detach` starts it, with one pool worker."""
-    veil("up", "--detach", "--data", str(folder), "--pool-workers", "1", data=folder)
-    yield Chain(folder, settings_of(folder))
-    veil("down", "--data", str(folder), data=folder, check=False)
+    try:
+        veil("up", "--detach", "--data", str(folder), "--pool-workers", "1", data=folder)
+        yield Chain(folder, settings_of(folder))
+    finally:  # also of a start that took too long
+        veil("down", "--data", str(folder), data=folder, check=False)
 
 
 @pytest.fixture(scope="session")

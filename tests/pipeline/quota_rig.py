@@ -19,8 +19,9 @@ from tests.pipeline.chain import committed
 from tests.unit.quota_oracle import Sent, Told, decisions
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, describe, read, started_consumer
-from veilstream.contracts.catalogue import ADMITTED, GATED, KEYS, STATE
+from veilstream.contracts.catalogue import ADMITTED, GATED, KEYS, OVERFLOW, STATE
 from veilstream.contracts.errors import StackError
+from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Admitted, Gated, Key, Limits, Tenant
 from veilstream.contracts.step import Record
 from veilstream.keys.keyring import KeyRing
@@ -31,7 +32,7 @@ from veilstream.settings import Settings
 from veilstream.stack.prepare import prepare_topics
 from veilstream.stack.running import Preparation, RunningStack, Servers, running_stack
 
-SKEW_S = 60
+SKEW_S = 900
 ENVIRON = {"VEIL_TOKEN_SKEW_S": str(SKEW_S), "VEIL_POLICY_WAIT_S": "60"}
 """The wait: on a busy machine a follower may be late, and a record refused for that is none the oracle knows of."""
 
@@ -39,6 +40,11 @@ _NAMES = {
     "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
     "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
 }  # fmt: skip
+
+
+KEEPS = "keeps-its-limits"
+"""A tenant that sends two records in each half minute, one of them from an input partition that lies behind."""
+KEPT = {"second": 2, "minute": 4, "minute_characters": 4}
 
 
 @dataclass
@@ -52,11 +58,13 @@ class QuotaRig:
     tenants: tuple[str, ...]
     limits: dict[tuple[str, int], tuple[str, Mapping[str, int | None] | None]] = field(default_factory=dict)
     """By tenant and the command's offset."""
+    kept: list[Origin] = field(default_factory=list)
+    """Records of KEEPS: none of them may be refused."""
     done: set[str] = field(default_factory=set)
     """Origins that came out of admit."""
 
     async def create(self) -> None:
-        """All tenants, without limits, and wait until they are known here."""
+        """All tenants, without limits but KEEPS, and wait until they are known here."""
         for begin in range(0, len(self.tenants), 10):
             await asyncio.gather(
                 *(
@@ -64,8 +72,10 @@ class QuotaRig:
                     for tenant in self.tenants[begin : begin + 10]
                 )
             )
-        async with asyncio.timeout(30):
-            while not all(self.view.tenant(tenant) and self.ring.has(tenant) for tenant in self.tenants):
+        limits = {_NAMES[name]: limit for name, limit in KEPT.items()}
+        await self.client.command("tenant.create", {"tier": "internal", "limits": limits}, tenant=KEEPS)
+        async with asyncio.timeout(90):
+            while not all(self.view.tenant(tenant) and self.ring.has(tenant) for tenant in (*self.tenants, KEEPS)):
                 await asyncio.sleep(0.02)
 
     async def change(self, tenant: str, tier: str, own: Mapping[str, int | None]) -> None:
@@ -98,7 +108,7 @@ class QuotaRig:
 
     async def follow_admitted(self) -> None:
         """Note what comes out of admit, until cancelled."""
-        partitions = (await describe(self.client.options, [ADMITTED])).of(ADMITTED)
+        partitions = (await describe(self.client.options, [ADMITTED, OVERFLOW])).of(ADMITTED, OVERFLOW)
         consumer = await started_consumer(self.client.options)
         try:
             assign(consumer, await consumer.beginning_offsets(partitions))
@@ -110,7 +120,8 @@ class QuotaRig:
     async def decided(self) -> dict[str, Told]:
         """What admit decided on each origin; twice is an error."""
         found: dict[str, Told] = {}
-        for record in await committed(self.client, ADMITTED):
+        records = [record for topic in (ADMITTED, OVERFLOW) for record in await committed(self.client, topic)]
+        for record in records:
             admitted = self.client.codec.decode(Admitted, record.value)
             origin = str(admitted.envelope.origin)
             assert origin not in found, f"two records for {origin}"
@@ -152,13 +163,13 @@ def _own(limits: Limits | None) -> Mapping[str, int | None] | None:
 @asynccontextmanager
 async def open_quota_rig(folder: Path, tenants: int, *, gate: bool = False) -> AsyncIterator[QuotaRig]:
     """Broker, policy agent and admit, and tenants that are known to all of them."""
-    nowhere = SecretStr("unused://")
+    nowhere, no_redis = SecretStr("unused://"), SecretStr("redis://127.0.0.1:1")
     agents = ("policy", "admit", *(("gate",) if gate else ()))
     async with (
         running_stack(
             folder,
             agents=agents,
-            servers=Servers(postgres=nowhere, redis=nowhere),
+            servers=Servers(postgres=nowhere, redis=no_redis),
             preparation=Preparation(prepare_topics, _operations),
             environ={**os.environ, **ENVIRON},
         ) as stack,

@@ -32,6 +32,8 @@ WORLD = Path(ENV.get("WORLD", "/nonexistent"))
 STEP_S = float(ENV.get("STEP_S", "0"))
 PAUSE_S = float(ENV.get("PAUSE_S", "0"))
 VERSION = ENV.get("VERSION", "1")
+ALSO = Path(ENV.get("ALSO", "/nonexistent"))
+"""Further input topics, a line each, once the file is there."""
 SLOW = Path(ENV.get("SLOW", "/nonexistent"))
 """While this file exists, the store takes .3 s for a write."""
 
@@ -175,6 +177,10 @@ def crash_while_restoring(reads: int, times: int, folder: Path) -> None:
     table.apply_all = crashing
 
 
+def also() -> list[str]:
+    return ALSO.read_text().split() if ALSO.exists() else []
+
+
 def build(settings: Settings) -> Agent[bytes]:
     if crash := ENV.get("CRASH"):
         point, count = crash.split(":")
@@ -194,6 +200,7 @@ def build(settings: Settings) -> Agent[bytes]:
         on_failure=on_failure,
         table=TABLE,
         sink=SqliteSink(STORE) if STORE else None,
+        **({} if TABLE else {"also": also}),
     )
 
 

@@ -66,7 +66,10 @@ class Worker:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """What it logged."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = self.log.read_text(errors="replace").split("\n")[
+            :-1
+        ]  # the last may be being written, or cut off by a kill
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if name in (None, line["event"])]
 
     async def said(self, name: str, count: int = 1) -> dict[str, Any]:
@@ -86,6 +89,13 @@ class Worker:
                 return refused.code, refused.read().decode()
 
         return await asyncio.to_thread(ask)
+
+    async def shows(self, *lines: str) -> None:
+        """Wait until its metrics hold all of these: what came out may be seen before it is counted."""
+        async with asyncio.timeout(PATIENCE_S):
+            while missing := [line for line in lines if line not in (await self.get("/metrics"))[1]]:
+                assert self.process.poll() is None, f"ended without {missing}"
+                await asyncio.sleep(0.05)
 
 
 @dataclass

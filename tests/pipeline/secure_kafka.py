@@ -103,6 +103,12 @@ def start_secure_kafka(folder: Path) -> SecureKafka:
         credentials = [UserScramCredentialUpsertion(user, proof, password_of(user).encode()) for user in USERS]
         for future in admin.alter_user_scram_credentials(credentials).values():
             future.result(timeout=15)
+        clear = {"bootstrap.servers": at["CLEAR"], "security.protocol": "SASL_PLAINTEXT"}
+        last = {"sasl.username": USERS[-1], "sasl.password": password_of(USERS[-1])}
+        name = {ScramMechanism.SCRAM_SHA_256: "SCRAM-SHA-256", ScramMechanism.SCRAM_SHA_512: "SCRAM-SHA-512"}[mechanism]
+        AdminClient(clear | last | {"sasl.mechanism": name}).list_topics(
+            timeout=30
+        )  # it answers before it lets them in
     addresses = [at[name] for name in names if name != "CONTROLLER"]
     return SecureKafka(server, folder, *addresses)
 

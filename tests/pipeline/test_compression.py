@@ -27,6 +27,10 @@ def broker(kafka: str) -> Iterator[str]:
     deadline = time.monotonic() + 30
     while not set(NAMES.values()) <= set(admin.list_topics(timeout=10).topics):
         assert time.monotonic() < deadline
+    first = Producer({"bootstrap.servers": kafka})  # tries again while the topics' partitions are being opened
+    for name in NAMES.values():
+        first.produce(name, b"first", partition=0)
+    assert first.flush(30) == 0
     yield kafka
     for future in admin.delete_topics(list(NAMES.values())).values():
         future.result()

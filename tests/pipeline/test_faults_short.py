@@ -15,7 +15,7 @@ from tests.faults.runner import HEAD, Run, row, run_all, summary
 SEED = int(os.environ.get("VEIL_SEED") or time.time_ns() % 1_000_000)
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 def test_faults_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every short scenario loses and doubles nothing, and finds each broken runtime that it is run with.
 

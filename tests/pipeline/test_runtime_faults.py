@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
@@ -42,11 +42,11 @@ async def test_poison_records_among_good_ones(bench: Bench) -> None:
     assert {int(v.split()[0]): v.split()[2] for v in bench.tail.values if v.split()[1] == b"dead"} == dead
     assert sum(int(count) for count in (await bench.table()).values()) == 56
     assert "secret" not in worker.log.read_text()
-    status, metrics = await worker.get("/metrics")
-    assert status == 200
-    assert 'veil_records_total{agent="copy",outcome="failed"} 4.0' in metrics
-    assert 'veil_failures_total{agent="copy",code="output_too_large",fault="record"} 1.0' in metrics
-    assert "process_resident_memory_bytes" in metrics
+    await worker.shows(
+        'veil_records_total{agent="copy",outcome="failed"} 4.0',
+        'veil_failures_total{agent="copy",code="output_too_large",fault="record"} 1.0',
+        "process_resident_memory_bytes",
+    )
 
 
 async def test_the_world_away_holds_one_partition(bench: Bench, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_an_agent_is_ready_once_it_flows(bench: Bench) -> None:
         seen.append(await worker.get("/readyz"))
         return seen[-1][0] == 200
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await ready():
             await asyncio.sleep(0.02)
     if seen[0][0] != 200:
@@ -159,18 +159,40 @@ async def test_a_follower_is_exact_and_live(bench: Bench) -> None:
         await write(True, a=b"%d" % number, b=b"old")
     await write(True, b=None, c=b"1")
     await write(False, a=b"never")
+    await marked(bench.kafka, topic, 155)
     follower = Follower(topic, apply)
     await follower.start({"bootstrap_servers": bench.kafka})
     assert view == {b"a": b"49", b"c": b"1"}
     assert follower.position() == 155  # 102 records, 51 markers, 1 aborted record and its marker
-    await write(True, a=b"live")
-    committed = time.monotonic()
-    assert await follower.wait_until(lambda: view[b"a"] == b"live", timeout_s=5)
-    assert time.monotonic() - committed < 0.5
+    took_s = []
+    for number in range(5):
+        live = b"live %d" % number
+        await write(True, a=live)
+        committed = time.monotonic()
+        assert await follower.wait_until(lambda live=live: view[b"a"] == live, timeout_s=30)  # type: ignore[misc]
+        took_s.append(time.monotonic() - committed)
+    assert min(took_s) < 0.5, took_s  # the least: a machine may stand still, a follower that polls is slow each time
+    for number in range(5):
+        await write(True, a=b"now %d" % number)
+        await marked(bench.kafka, topic, 155 + 2 * (len(took_s) + number + 1))
+        assert await follower.up_to_now(timeout_s=30)
+        assert view[b"a"] == b"now %d" % number
     assert not await follower.wait_until(lambda: False, timeout_s=0.01)
     await until(lambda: follower.caught_up, lambda: "caught up")
     await follower.stop()
     await producer.stop()
+
+
+async def marked(kafka: str, topic: str, end: int) -> None:
+    """Wait until the first partition ends there for who reads committed records: a commit is answered before it is marked."""
+    consumer, tp = AIOKafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed"), TopicPartition(topic, 0)
+    await consumer.start()
+    try:
+        async with asyncio.timeout(30):
+            while (await consumer.end_offsets([tp]))[tp] < end:
+                await asyncio.sleep(0.005)
+    finally:
+        await consumer.stop()
 
 
 async def test_a_follower_whose_view_raises_ends(bench: Bench) -> None:
@@ -201,9 +223,14 @@ async def test_a_second_worker_of_the_same_name_takes_over(bench: Bench) -> None
     first = bench.start(STEP_S="0.001")
     await bench.tail.reaches(50)
     bench.start(STEP_S="0.001")
-    assert await first.ended() == 70
-    await bench.tail.reaches(1000)
-    assert len(set(bench.tail.origins)) == len(bench.tail.origins) == 1000
+    ended, sent = asyncio.create_task(first.ended()), 1000
+    while not ended.done():  # with nothing to commit, neither would know of the other
+        await bench.fill(*[b"%d" % number for number in range(sent, sent + 10)])
+        sent += 10
+        await asyncio.wait([ended], timeout=0.1)
+    assert await ended == 70
+    await bench.tail.reaches(sent)
+    assert len(set(bench.tail.origins)) == len(bench.tail.origins) == sent
 
 
 async def test_a_followed_topic_that_does_not_exist_is_named(kafka: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from veilstream.contracts.errors import WorldError
@@ -37,6 +38,13 @@ def topic(kafka: str) -> str:
     transactional.begin_transaction()
     put(transactional, b"6")
     transactional.commit_transaction(30)
+    reader = Consumer(servers | {"group.id": name})
+    deadline = time.monotonic() + 30
+    while (
+        reader.get_watermark_offsets(TopicPartition(name, 0), timeout=10)[1] < 8
+    ):  # a commit is answered before it is marked
+        assert time.monotonic() < deadline
+    reader.close()
     return name
 
 

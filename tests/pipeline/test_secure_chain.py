@@ -62,10 +62,10 @@ def settings(broker: SecureKafka, user: str, **more: str) -> Settings:
 
 
 @contextmanager
-def agent(broker: SecureKafka, name: str, user: str, folder: Path) -> Iterator[Worker]:
-    """`veil worker NAME` as this user, in a folder with a master key."""
+def agent(broker: SecureKafka, name: str, user: str, folder: Path, **more: str) -> Iterator[Worker]:
+    """`veil worker NAME` as this user, in a folder with a master key; `more`: further settings."""
     log = folder / f"{name}.log"
-    own = broker.sasl_ssl(user) | {"VEIL_DATA_DIR": str(folder)}
+    own = broker.sasl_ssl(user) | {"VEIL_DATA_DIR": str(folder)} | more
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "veilstream.cli.main", "worker", name],
@@ -112,27 +112,32 @@ def test_topics_by_somebody_who_may_not(broker: SecureKafka, user: str, more: di
 async def test_agents_with_the_catalogue_s_rights_and_clients_that_ask_them(
     broker: SecureKafka, tmp_path: Path
 ) -> None:
-    """Policy and gate, each as its own principal: a command is answered, and a sealed request comes out of the gate."""
+    """Policy and gate, each as its own principal: a command is answered, a sealed request comes out of the gate, and after a
+    delete policy appends to veil.keys beside its transactions."""
     make_master_key(tmp_path / "keys")
     with (
-        agent(broker, "policy", "veil-policy", tmp_path) as policy,
+        agent(broker, "policy", "veil-policy", tmp_path, VEIL_ERASED_AFTER_S="1") as policy,
         agent(broker, "gate", "veil-gate", tmp_path) as gate,
     ):
         await ready(policy)
         await ready(gate)
 
-        def command() -> None:
+        def command(*asked: tuple[str, str | None, dict[str, str]]) -> None:
             with Client(settings=settings(broker, "veil-operators")) as operator:
-                for kind, tenant in (("operations.init", None), ("tenant.create", TENANT)):
-                    operator.command(kind, {}, tenant=tenant, timeout_s=60)
+                for kind, tenant, body in asked:
+                    operator.command(kind, body, tenant=tenant, timeout_s=60)
 
-        await asyncio.to_thread(command)
+        await asyncio.to_thread(command, ("operations.init", None, {}), ("tenant.create", TENANT, {}))
         async with AsyncClient(settings=settings(broker, "veil-clients")) as client:
             asked = await client.ask(Request(TENANT, content_of("call me"), conversation="c"), timeout_s=40)
             values = await gated(broker)
             asked.cancel()
         assert len(values) == 1
         assert b"call me" not in values[0]
+
+        await asyncio.to_thread(command, ("tenant.suspend", TENANT, {}), ("tenant.delete", TENANT, {"confirm": TENANT}))
+        await policy.said("segment_closed")
+        assert policy.events("segment_not_closed") == []
 
 
 async def gated(broker: SecureKafka) -> list[bytes]:
@@ -181,3 +186,18 @@ async def test_a_client_is_told_what_to_mend(broker: SecureKafka) -> None:
     async with AsyncClient(settings=settings(broker, "veil-operators")) as client:
         with pytest.raises(ClientError, match="topic"):
             await (await client.append(REQUESTS, b"k", b"v"))
+
+
+@pytest.mark.parametrize("command", ["create", "show"])
+def test_a_command_by_somebody_who_may_give_none(broker: SecureKafka, command: str) -> None:
+    """A producer of records that asks for a tenant is told which topic is not shown to it, in one line and at once."""
+    done = veil(broker.sasl_ssl("veil-clients"), "tenant", command, TENANT)
+    assert done.returncode == 1
+    assert "the broker does not show veil.commands to this principal" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    with (
+        Client(settings=settings(broker, "veil-clients")) as client,
+        pytest.raises(ClientError, match="does not show") as told,
+    ):
+        client.command(f"tenant.{command}", {}, tenant=TENANT)
+    assert told.value.reason_code == "not_authorized"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -144,16 +144,23 @@ def stack_process(folder: Path, *agents: str) -> Iterator[tuple[subprocess.Popen
         process.wait()
 
 
+def command_of(process: psutil.Process) -> tuple[str, str] | None:
+    """Its name and its command line; None where it has ended, as a backend of Postgres may at any time."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name(), " ".join(process.cmdline())
+    return None
+
+
 def test_kill_9_of_the_supervisor_leaves_nothing_and_the_folder_usable(tmp_path: Path) -> None:
     """Not Kafka, not Postgres' backends, not Redis, not the agents, not their pool workers."""
     with stack_process(tmp_path) as (process, state):
         descendants = psutil.Process(process.pid).children(recursive=True)
-        names = {descendant.name() for descendant in descendants}
-        assert {"java", "postgres", "redis-server"} <= names
-        assert len([d for d in descendants if "stand_in_agent.py" in " ".join(d.cmdline())]) == 4, "each with a worker"
+        said = [line for descendant in descendants if (line := command_of(descendant))]
+        assert {"java", "postgres", "redis-server"} <= {name for name, _ in said}
+        assert len([line for _, line in said if "stand_in_agent.py" in line]) == 4, "each with a worker"
         process.kill()
         process.wait()
-        _, alive = psutil.wait_procs(descendants, timeout=20)
+        _, alive = psutil.wait_procs(descendants, timeout=60)
         assert alive == []
     with stack_process(tmp_path) as (process, again):
         assert again.bootstrap == state.bootstrap
@@ -165,7 +172,9 @@ def test_kill_9_of_the_supervisor_leaves_nothing_and_the_folder_usable(tmp_path:
 def test_status_and_down_of_a_running_stack(tmp_path: Path) -> None:
     """`down` ends agents before servers, each in order, and nothing is left; what was written is its user's alone."""
     with stack_process(tmp_path) as (process, _):
-        found = status(tmp_path)
+        for _ in range(5):  # an agent that does not answer within 2 s may be on a busy machine
+            if (found := status(tmp_path)).healthy:
+                break
         assert found.healthy, found.latency_ms
         assert list(found.latency_ms) == ["kafka", "postgres", "redis", "gate", "audit"]
         second = subprocess.run(stack_command(tmp_path), capture_output=True, timeout=60, check=False)
@@ -173,8 +182,8 @@ def test_status_and_down_of_a_running_stack(tmp_path: Path) -> None:
         with psycopg.connect(settings_of(tmp_path).postgres.get_secret_value()):
             descendants = psutil.Process(process.pid).children(recursive=True)
         assert down(tmp_path) is True
-        assert process.wait(10) == 0
-        _, alive = psutil.wait_procs(descendants, timeout=10)
+        assert process.wait(60) == 0
+        _, alive = psutil.wait_procs(descendants, timeout=60)
         assert alive == []
     assert "drained" in (tmp_path / "logs" / "gate.log").read_text()
     assert "database system is shut down" in (tmp_path / "logs" / "postgres.log").read_text()
@@ -192,8 +201,8 @@ def test_a_second_signal_kills_what_does_not_end(tmp_path: Path) -> None:
         wait_for(lambda: b"once more to kill it" in (tmp_path / "out").read_bytes(), what="the first signal is seen")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0, "less than the 15 s an agent has to finish"
-        _, alive = psutil.wait_procs(descendants, timeout=10)
+        assert process.wait(14) == 0, "less than the 15 s an agent has to finish"
+        _, alive = psutil.wait_procs(descendants, timeout=60)
         assert alive == []
 
 
@@ -231,16 +240,24 @@ async def test_a_held_agent_is_away_until_it_is_released(tmp_path: Path) -> None
         await stack.wait_ready("gate")
 
 
+BROKEN = """
+import pathlib, sys, time
+while not (log := pathlib.Path(sys.argv[1])).exists() or not log.read_text():
+    time.sleep(0.01)
+sys.exit("no model found")
+"""
+"""Ends once another agent has said something in its log: then that one can be told to end."""
+
+
 async def test_an_agent_that_cannot_start_is_given_up_loudly(tmp_path: Path) -> None:
     """The error holds the exit code and what the agent said; the other components are ended."""
+    other = str(tmp_path / "logs" / "gate.log")
     stack_of = running_stack(
         tmp_path,
         agents=("gate", "broken"),
         servers=ELSEWHERE,
         preparation=NO_PREPARATION,
-        agent_command=lambda name: (
-            stand_in(name) if name == "gate" else (sys.executable, "-c", "raise SystemExit('no model found')")
-        ),
+        agent_command=lambda name: stand_in(name) if name == "gate" else (sys.executable, "-c", BROKEN, other),
         rule=RestartRule(first_s=0.01),
     )
     with pytest.raises(StackError, match=r"(?s)broken ended 3 times .* exit code 1, .*no model found"):

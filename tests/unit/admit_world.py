@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from agents.ingest.admit.step import Admit, make_step
 from tests.unit.ingest_world import CODEC, World, input_record, origin
 from tests.unit.quota_oracle import Told
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.records import Admitted, Body, Content, Envelope, Gated, Key, Limits, LimitsFrom, TokenUse
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Item, Step
 from veilstream.policy.state import active_key, tenant_key
 from veilstream.runtime.table import Overlay, Part, Versions, apply
@@ -39,12 +40,20 @@ def told(admitted: Admitted) -> Told:
     return Told(refusal.code, refusal.retry_after_s)
 
 
+OFFSETS = itertools.count()
+"""Of input records: the gate passes each on once, in order."""
+
+
 def gated(world: World, at_ms: int, characters: int = 5, *, tenant: str = "acme", **envelope: Any) -> Gated:
-    """A record as the gate passes it on, at a broker time; all with the same content."""
-    keys = world.ring.of_tenant(tenant)
-    body = CODEC.encode(Body(Content(text="hello")))
-    payload = seal(keys.seal, keys.key_id, body, associated_data(tenant, origin(0), "gated"))
-    return Gated(Envelope(tenant, origin(0), at_ms, b"lane", characters=characters, **envelope), payload)
+    """The next record as the gate passes it on, at a broker time; all with the same content."""
+    place = {"origin": origin(next(OFFSETS)), "lane": b"lane"} | envelope
+    return sealed(world, Gated(Envelope(tenant, received_ms=at_ms, characters=characters, **place)))
+
+
+def sealed(world: World, record: Gated) -> Gated:
+    """The record as the gate seals it."""
+    keys = world.ring.of_tenant(record.envelope.tenant)
+    return seal_record(record, keys.seal, keys.key_id, CODEC.encode(Body(Content(text="hello"))))
 
 
 def token(name: str, expires_ms: int) -> TokenUse:
@@ -104,6 +113,10 @@ class Desk:
             self.step = self.started()
         assert all(isinstance(outcome, Done) for outcome in outcomes)
         return [CODEC.decode(Admitted, outcome.outputs[0].value) for outcome in outcomes]
+
+    def counted(self) -> set[bytes]:
+        """Keys of counts and tokens: of everything but what tells replays."""
+        return {key for key in self.part if not key.startswith((b"origin/", b"redrive/"))}
 
     def tokens(self) -> set[bytes]:
         """Keys of the tokens that are remembered."""

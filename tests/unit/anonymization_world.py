@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from agents.anonymization.step import AnonymizationAgent, make_step
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import WorldError
 from veilstream.contracts.identity import Origin
@@ -25,7 +26,6 @@ from veilstream.contracts.records import (
     Threat,
     Verdict,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Item, Output, Record
 from veilstream.keys.keyring import OPERATIONS, KeyRing, new_key
 from veilstream.policy.document import parse_policy
@@ -94,8 +94,8 @@ class World:
 
     def findings(self, *found: Finding, threats: tuple[Threat, ...] = ()) -> Findings:
         plain = CODEC.encode(Body(Content(text=TEXT), user="bob"))
-        payload = seal(self.keys.seal, self.keys.key_id, plain, associated_data("acme", ORIGIN, "findings"))
-        return Findings(ENVELOPE, payload, (), PIN, found, threats, {"model": "m1"})
+        record = Findings(ENVELOPE, None, (), PIN, found, threats, {"model": "m1"})
+        return seal_record(record, self.keys.seal, self.keys.key_id, plain)
 
     def run(self, findings: Findings) -> Any:
         item = Item(record(findings), findings)

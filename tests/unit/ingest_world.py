@@ -45,6 +45,8 @@ class World:
         self.ring = self.desk.ring_of_its_own()
         self.view = PolicyView(CODEC)
         self.follow()
+        self.read_on = 0
+        """How often the gate asked for the state as it stands."""
         self.waited_for: list[str] = []
         self.detected: list[Sequence[DetectionRequest]] = []
 
@@ -58,10 +60,14 @@ class World:
         return self.ring.has(tenant)
 
     def gate(self) -> Gate:
-        return Gate(CODEC, self.ring, self.view, CLUSTER, self._wait_for_key, self._wait_for_key)
+        return Gate(CODEC, self.ring, self.view, CLUSTER, self._wait_for_key, self._wait_for_key, read_on=self._read_on)
+
+    async def _read_on(self) -> None:
+        self.read_on += 1
+        self.follow()
 
     def admit(self) -> Admit:
-        return Admit(CODEC, self.ring, self.view, CLUSTER, self._wait_for_state, self._wait_for_key)
+        return Admit(CODEC, self.ring, self.view, CLUSTER, self._wait_for_state, self._wait_for_key, home=lambda _: 0)
 
     async def _wait_for_state(self, tenant: str, offset: int) -> bool:
         return self.view.state_offset >= offset

@@ -200,7 +200,7 @@ def fill(lane: Lane[bytes], *values: bytes, start: int = 0) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -1,7 +1,7 @@
 """What admit must decide, told from the whole list of records anew for each: slow, plain, and nothing of the product in it.
 
-A record counts in the windows of the latest broker time that its tenant's records had reached with it. Times are whole
-milliseconds.
+A record counts in the second, the minute and the UTC day of its own broker time; where the latest of its tenant's records up to
+it is later by more than the skew, at the time that lies the skew before that one. Times are whole milliseconds.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class Told:
 
 @dataclass(frozen=True)
 class _Before:
-    """An earlier record of the same tenant: the latest time reached with it, and what came of it."""
+    """An earlier record of the same tenant: its time, the time it counts at, and what came of it."""
 
-    reached_ms: int
+    at_ms: int
+    counts_at_ms: int
     characters: int
     told: Told
 
@@ -63,9 +64,10 @@ def decisions(partition: Iterable[Sent], skew_ms: int) -> list[Told]:
         told = _token(sent, with_token, skew_ms)
         if told is None:
             before = by_tenant.setdefault(sent.tenant, [])
-            told = _quota(sent, before)
-            reached_ms = max([sent.at_ms, *(earlier.reached_ms for earlier in before[-1:])])
-            before.append(_Before(reached_ms, sent.characters, told))
+            latest_ms = max([sent.at_ms, *(earlier.at_ms for earlier in before)])
+            counts_at_ms = sent.at_ms if latest_ms - sent.at_ms <= skew_ms else latest_ms - skew_ms
+            told = _quota(sent, counts_at_ms, before)
+            before.append(_Before(sent.at_ms, counts_at_ms, sent.characters, told))
         found.append(told)
         if sent.token is not None:
             with_token.append((sent, told))
@@ -82,16 +84,15 @@ def _token(sent: Sent, before: Sequence[tuple[Sent, Told]], skew_ms: int) -> Tol
     return Told("token_replayed") if (sent.tenant, sent.token) in used else None
 
 
-def _quota(sent: Sent, before: Sequence[_Before]) -> Told:
+def _quota(sent: Sent, counts_at_ms: int, before: Sequence[_Before]) -> Told:
     limits = limits_of(sent)
-    reached_ms = max([sent.at_ms, *(earlier.reached_ms for earlier in before[-1:])])
     for window in ("day", "minute"):
         if sent.characters > limits[f"{window}_characters"]:
             return Told(f"quota_characters_{window}")
     for window, size in (("day", DAY), ("minute", MINUTE), ("second", SECOND)):
         counted = [
             earlier for earlier in before
-            if earlier.told.code is None and earlier.reached_ms // size == reached_ms // size
+            if earlier.told.code is None and earlier.counts_at_ms // size == counts_at_ms // size
         ]  # fmt: skip
         if len(counted) + 1 > limits[window]:
             return Told(f"quota_{window}", _back_off(before))

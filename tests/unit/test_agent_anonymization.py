@@ -55,7 +55,7 @@ def test_a_record_becomes_one_verdict_and_one_audit_event() -> None:
         content=Content(text="<PERSON>, *******, \U0001f600"), policy=PIN, lineage=lineage,
     )  # fmt: skip
     assert replace(event, id="", subject_digest=None) == AuditEvent(
-        id="", tenant="acme", time_ms=1_700_000_000_123, actor=actor_pseudonym(world.keys.actor, "bob"), action="verdict",
+        id="", tenant="acme", time_ms=1_700_000_000_123, actor=actor_pseudonym(world.keys, "bob"), action="verdict",
         resource=f"verdict/{verdict.id}", result="allow", origin=ORIGIN, policy=PIN,
         counts=(Count("PERSON", 1), Count("PHONE_NUMBER", 1)), lineage=lineage,
     )  # fmt: skip

@@ -21,8 +21,10 @@ from tests.unit.anonymization_world import (
     verdict_and_event,
 )
 from veilstream.contracts.audit_event import actor_pseudonym
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.errors import Fault, WorldError
 from veilstream.contracts.records import (
+    Admitted,
     AuditEvent,
     DeadLetter,
     Findings,
@@ -30,7 +32,6 @@ from veilstream.contracts.records import (
     Refusal,
     Verdict,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, seal
 from veilstream.contracts.step import Done, Failed, Failure, Item, Record
 from veilstream.keys.keyring import KeyRing
 from veilstream.verdicts.dead_letters import open_dead_letter
@@ -54,7 +55,7 @@ def test_a_record_refused_on_the_way_gets_its_verdict(refusals: tuple[Refusal, .
     codes = [r.code for r in refusals] or ["internal_error"]
     assert [r.code for r in verdict.reasons] == codes
     assert event.codes == tuple(sorted(codes))
-    assert event.actor == actor_pseudonym(world.keys.actor, "unknown")
+    assert event.actor == actor_pseudonym(world.keys, "unknown")
     assert world.asked == []
 
 
@@ -73,7 +74,7 @@ def test_an_unknown_tenant_gets_its_refusal_without_any_key_of_its_own() -> None
         replace(ENVELOPE, tenant="nobody"), None, (Refusal("unknown_tenant", "no such tenant", "tenant"),)
     )
     event = CODEC.decode(AuditEvent, world.run(refused).outputs[1].value)
-    assert (event.result, event.actor) == ("refused", actor_pseudonym(world.operations.actor, "unknown"))
+    assert (event.result, event.actor) == ("refused", actor_pseudonym(world.operations, "unknown"))
     world.agent = replace(world.agent, keyring=KeyRing(world.service))
     assert CODEC.decode(AuditEvent, world.run(refused).outputs[1].value).actor == "unknown"
 
@@ -140,8 +141,9 @@ def test_a_key_service_that_is_away_holds_the_partition() -> None:
 def test_a_payload_moved_from_another_stage_fails() -> None:
     """It does not open, and the record fails alone."""
     world = World()
-    sealed = seal(world.keys.seal, "k1", b"x", associated_data("acme", ORIGIN, "admitted"))
-    outcome = world.run(replace(world.findings(), payload=sealed))
+    findings = world.findings()
+    before = seal_record(Admitted(findings.envelope, None, (), findings.policy), world.keys.seal, "k1", b"x")
+    outcome = world.run(replace(findings, payload=before.payload))
     assert isinstance(outcome, Failed)
     assert (outcome.failure.code, outcome.failure.fault) == ("bad_seal", Fault.RECORD)
 

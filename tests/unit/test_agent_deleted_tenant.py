@@ -126,7 +126,7 @@ def test_anonymization_gives_nothing_out(heard: bool) -> None:
     assert b"Anna" not in (outcome.outputs[0].value or b"")
     if heard:
         event = CODEC.decode(AuditEvent, outcome.outputs[1].value)
-        assert event.actor == actor_pseudonym(world.operations.actor, "unknown")
+        assert event.actor == actor_pseudonym(world.operations, "unknown")
 
 
 def world_key() -> bytes:

@@ -17,6 +17,7 @@ from agents.ingest.gate.step import make_on_failure as gate_on_failure
 from agents.ingest.gate.step import make_step as gate_step
 from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, origin, request, run
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.errors import Fault, RecordError, TenantError, VeilError
 from veilstream.contracts.records import (
     Admitted,
@@ -28,7 +29,7 @@ from veilstream.contracts.records import (
     Gated,
     Request,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, hpke_seal, seal, unseal
+from veilstream.contracts.sealing import hpke_seal
 from veilstream.contracts.step import Done, Failed, Failure, Item, Output
 from veilstream.detection.model import Detection
 from veilstream.keys.keyring import KeyRing
@@ -75,8 +76,7 @@ def test_the_gate_seals_what_it_lets_through(world: World) -> None:
     assert b"zeb" not in output.value
     found = CODEC.decode(Gated, output.value)
     assert (found.envelope.origin, found.envelope.received_ms, found.envelope.characters) == (origin(7), AT_MS, 19)
-    assert found.payload is not None
-    plain = unseal(world.ring.of_tenant("acme").seal, found.payload, associated_data("acme", origin(7), "gated"))
+    plain = open_record(found, world.ring.of_tenant("acme").seal)
     assert CODEC.decode(Body, plain) == Body(Content(text="Zebediah says hello"), user="zeb", conversation="c-1")
 
 
@@ -178,8 +178,9 @@ def test_admit_pins_the_policy_and_seals_for_the_next_stage(world: World) -> Non
     assert found.policy is not None
     assert (found.policy.policy, found.policy.version) == ("default", "1.0.0")
     keys = world.ring.of_tenant("acme")
-    assert found.payload is not None
-    assert unseal(keys.seal, found.payload, associated_data("acme", origin(7), "admitted"))
+    assert open_record(found, keys.seal)
+    with pytest.raises(RecordError):
+        open_record(Gated(found.envelope, found.payload), keys.seal)
 
 
 def test_a_record_moved_between_tenants_or_records_is_refused(world: World) -> None:
@@ -206,9 +207,7 @@ def test_detection_asks_what_the_policy_asks_and_passes_the_text_on_sealed(world
     ((asked,),) = world.detected
     assert [(f.path, f.text) for f in asked.fields] == [("text", "Zebediah says hello")]
     assert (asked.config.entities, asked.config.score_threshold, asked.config.threats) == (None, None, True)
-    assert found.payload is not None
-    keys = world.ring.of_tenant("acme")
-    assert unseal(keys.seal, found.payload, associated_data("acme", origin(7), "findings"))
+    assert open_record(found, world.ring.of_tenant("acme").seal)
 
 
 def test_a_policy_that_does_not_arrive_fails_closed(world: World) -> None:
@@ -321,8 +320,8 @@ def test_another_stage_key_opens_nothing(world: World) -> None:
     """A record sealed for one stage is refused at another, even with the right key and origin."""
     keys = world.ring.of_tenant("acme")
     first = gated(world, SECRET)
-    for_later = seal(keys.seal, keys.key_id, b"x", associated_data("acme", origin(7), "findings"))
-    assert [r.code for r in admitted(world, replace(first, payload=for_later)).refusals] == ["bad_seal"]
+    for_later = seal_record(Admitted(first.envelope), keys.seal, keys.key_id, b"x")
+    assert [r.code for r in admitted(world, replace(first, payload=for_later.payload)).refusals] == ["bad_seal"]
 
 
 def test_the_policys_own_recognizers_go_to_the_worker(world: World) -> None:

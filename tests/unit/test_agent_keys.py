@@ -16,6 +16,7 @@ from agents.patience import Patience
 from agents.wiring import Wiring
 from tests.unit.ingest_world import CODEC, World, origin, run
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.errors import ErasedError, Fault, TenantError, VeilError, WorldError
 from veilstream.contracts.records import (
     Admitted,
@@ -28,7 +29,6 @@ from veilstream.contracts.records import (
     Request,
     Sealed,
 )
-from veilstream.contracts.sealing import associated_data, seal, unseal
 from veilstream.contracts.step import Done, Failure, Item, Record
 from veilstream.keys.keyring import KeyRing, new_key
 from veilstream.keys.service import KeyContext
@@ -171,9 +171,9 @@ def admitted(world: World, key_id: str) -> Item[Admitted]:
     """A record as admit hands it on, sealed under a key."""
     keys = world.ring.by_id(key_id, "acme")
     plain = CODEC.encode(Body(Content(text="hello")))
-    payload = seal(keys.seal, key_id, plain, associated_data("acme", origin(7), "admitted"))
     pin = world.view.pin("acme", 5_000, None)
-    record = Admitted(Envelope("acme", origin(7), 5_000, b"lane"), payload, (), pin)
+    record = Admitted(Envelope("acme", origin(7), 5_000, b"lane"), None, (), pin)
+    record = seal_record(record, keys.seal, key_id, plain)
     return Item(Record(catalogue.ADMITTED, 0, 3, 9, b"lane", CODEC.encode(record)), record)
 
 
@@ -191,13 +191,13 @@ def test_detection_opens_under_the_retired_key_and_seals_under_the_current_one(t
     assert findings.payload is not None
     assert (findings.payload.key_id, findings.refusals) == ("acme/2", ())
     keys = world.ring.by_id("acme/2", "acme")
-    body = CODEC.decode(Body, unseal(keys.seal, findings.payload, associated_data("acme", origin(7), "findings")))
+    body = CODEC.decode(Body, open_record(findings, keys.seal))
     assert body.content.text == "hello"
 
 
 @pytest.mark.parametrize(("tenant", "key_id"), [("acme", None), ("nobody", "operations/1"), (None, "operations/1")])
 async def test_a_letter_whose_tenants_key_cannot_be_had_has_no_content(tenant: str | None, key_id: str | None) -> None:
-    """Under the operations key an erasure of the tenant would not reach it; what is of no known tenant goes there."""
+    """Under the operations key an erasure would not reach it; a record of no known tenant goes there, its text sealed anyway."""
     desk = Desk()
     desk.service.does["acme/1"] = throttles
     await desk.comes(entry("acme/1"))

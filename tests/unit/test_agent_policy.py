@@ -130,8 +130,8 @@ def test_what_is_audited_where_and_under_whose_key(acme: Desk) -> None:
         ("", "policy.set", "policy/own/1.0.0", "ok", 1001),
         ("acme", "policy.activate", "active/acme", "ok", 1002),
     ]
-    acme_actor = actor_pseudonym(acme.ring.of_tenant("acme").actor, "ops@example")
-    operator = actor_pseudonym(acme.ring.operations().actor, "ops@example")
+    acme_actor = actor_pseudonym(acme.ring.of_tenant("acme"), "ops@example")
+    operator = actor_pseudonym(acme.ring.operations(), "ops@example")
     assert [e.actor for e in acme.events()] == [acme_actor, operator, acme_actor]
     activated = acme.events()[2]
     assert activated.policy is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import orjson
 import pytest
@@ -17,7 +17,7 @@ from veilstream.contracts.sealing import associated_data, hpke_public_key, hpke_
 
 ORIGIN = Origin("c", "veil.requests", 0, 7)
 KEY, OTHER_KEY = bytes(32), bytes(31) + b"\1"
-AAD = associated_data("demo", ORIGIN, "gated")
+AAD = associated_data("demo", ORIGIN, "gated", b"")
 
 
 def test_what_is_sealed_opens_where_it_belongs() -> None:
@@ -32,9 +32,9 @@ def test_what_is_sealed_opens_where_it_belongs() -> None:
     ("key", "bound_to", "change"),
     [
         (OTHER_KEY, AAD, {}),
-        (KEY, associated_data("demo2", ORIGIN, "gated"), {}),
-        (KEY, associated_data("demo", replace(ORIGIN, offset=8), "gated"), {}),
-        (KEY, associated_data("demo", ORIGIN, "admitted"), {}),
+        (KEY, associated_data("demo2", ORIGIN, "gated", b""), {}),
+        (KEY, associated_data("demo", replace(ORIGIN, offset=8), "gated", b""), {}),
+        (KEY, associated_data("demo", ORIGIN, "admitted", b""), {}),
         (KEY, AAD, {"nonce": bytes(12)}),
         (KEY, AAD, {"nonce": b""}),
         (KEY, AAD, {"ciphertext": b""}),
@@ -76,8 +76,17 @@ def test_audit_event_has_canonical_bytes() -> None:
     assert leaf_hash(canonical) == hashlib.sha256(b"\0" + canonical).digest()
 
 
+@dataclass(frozen=True)
+class Actors:
+    """A key for pseudonyms."""
+
+    actor: bytes
+    version: int
+
+
 def test_actors_are_keyed_pseudonyms() -> None:
-    """Without the key nobody can tell who it was; with it the same actor has the same name."""
+    """Without the key nobody can tell who it was; the same actor has the same name, and it says under which version."""
     expected = "actor_" + hmac.new(KEY, b"ada@example.org", hashlib.sha256).hexdigest()[:32]
-    assert actor_pseudonym(KEY, "ada@example.org") == expected
-    assert actor_pseudonym(OTHER_KEY, "ada@example.org") != expected
+    assert actor_pseudonym(Actors(KEY, 1), "ada@example.org") == f"{expected}:v1"
+    assert actor_pseudonym(Actors(KEY, 12), "ada@example.org") == f"{expected}:v12"
+    assert not actor_pseudonym(Actors(OTHER_KEY, 1), "ada@example.org").startswith(expected)

@@ -14,6 +14,7 @@ from agents.ingest.gate.tokens import Tokens
 from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, request, run
 from tests.unit.token_bench import GONE, OTHER, OWN, SET, b64, jwk, key_set, token
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import NOT_YET
 from veilstream.contracts.errors import Fault, WorldError
 from veilstream.contracts.reasons import reasons
 from veilstream.contracts.records import DeadLetter, Gated, Redrive, TokenUse
@@ -253,8 +254,7 @@ def test_a_redrive_is_not_asked_again(world: World, tenant: str, refused: list[s
     origin = replace(Desk(world, required=False).gated(place).envelope.origin, offset=99)
     world.desk.ask("operations.init")
     ring = world.ring = world.desk.ring_of_its_own()
-    payload = seal_owned(ring, tenant, SECRET, origin, "redrive")
-    redrive = Redrive(origin, 1, "", "cmd-1", tenant, payload, AT_MS)
+    redrive = seal_owned(ring, Redrive(origin, 1, "", "cmd-1", tenant, NOT_YET, AT_MS), SECRET)
     gated = Desk(world).gated(Record(catalogue.REDRIVE, 0, 1, 99, None, CODEC.encode(redrive)))
     assert codes(gated) == refused
 

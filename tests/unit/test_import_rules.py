@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FRONT_DOOR = {"app", "cluster", "lookup"}
+FRONT_DOOR = {"app", "cluster", "lookup", "passage", "rolling"}
 """What of the runtime an agent may import."""
 
 BAD = {

@@ -9,6 +9,7 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from veilstream.contracts.errors import ErasedError, TenantError
 from veilstream.contracts.records import Key
@@ -84,6 +85,29 @@ def test_of_active_keys_of_one_version_the_latest_applied_is_current() -> None:
     assert current(key("k2"), key("k1")) == "k1"
     assert current(key("k1"), key("k2"), key("k1")) == "k1"
     assert current(key("k1", version=2), key("k2")) == "k1"
+
+
+TAKEN = [
+    ("a tenant's", key("k1"), key("k1", tenant="other"), True),
+    ("the operations key", key("k1", tenant=OPERATIONS, scope="operations"), key("k1"), True),
+    ("a tenant's, destroyed by another", key("k1"), key("k1", "destroyed", tenant="other"), True),
+    ("a destroyed one", key("k1", "destroyed"), key("k1", tenant="other"), True),
+    ("another id", key("k1"), key("k2", tenant="other"), False),
+    ("its own, in another state", key("k1"), key("k1", "retired"), False),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "told"), [row[1:] for row in TAKEN], ids=[row[0] for row in TAKEN])
+def test_a_key_id_stays_its_first_tenant_s(first: Key, second: Key, told: bool) -> None:
+    """Another tenant's entry under it changes nothing for either, and is told by names alone."""
+    ring = KeyRing(Open())
+    ring.apply(first)
+    with capture_logs() as lines:
+        ring.apply(second)
+    assert ring.has(first.tenant, first.key_id)
+    assert ring.has(second.tenant, second.key_id) is not told
+    assert ring.entries(second.tenant) == (() if told else (second,))
+    assert [line["event"] for line in lines] == ["key_of_another_tenant"] * told
 
 
 @pytest.mark.parametrize("tenant", ["acme", OPERATIONS])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agents.ingest.admit import replay
 from veilstream.client.ledger import Feed
 from veilstream.client.passed import Watched
 from veilstream.contracts.errors import ClientError, RecordError, VeilError
@@ -16,7 +17,7 @@ from veilstream.contracts.records import AuditEvent, CommandResult, Content, Dea
 from veilstream.ledger.ages import Ages
 from veilstream.ledger.book import PAGE, Entry
 from veilstream.ledger.sameness import event_digest, kind_of, letter_digest, verdict_digest
-from veilstream.ledger.statement import Ledger, redrive_of
+from veilstream.ledger.statement import PUT_BESIDE, Ledger, redrive_of
 
 A = Origin("c", "in", 0, 5)
 SEALED = Sealed(key_id="k", algorithm="a", nonce=b"1", ciphertext=b"2")
@@ -116,6 +117,44 @@ def test_a_letter_with_a_tenant_does_not_stand_for_the_verdict_that_follows_it()
     said = books.statement()
     assert (said.records.gaps, said.records.doubles, said.records.verdicts) == ((Entry(A, 0),), 0, 1)
     assert (said.letters, said.letters_attached) == (4, 3)
+
+
+REPLAYED = replace(LETTER, code="record_replayed", agent="admit", tenant="acme")
+
+
+@pytest.mark.parametrize(
+    ("letter", "beside", "attached", "alone"),
+    [
+        (REPLAYED, 1, 0, 0),
+        (replace(REPLAYED, code="wrong_partition"), 1, 0, 0),
+        (replace(REPLAYED, tenant=None), 1, 0, 0),
+        (replace(REPLAYED, origin=Origin("c", "in", 0, 1)), 1, 0, 0),
+        (replace(REPLAYED, origin=Origin("other", "in", 0, 5)), 1, 0, 0),
+        (replace(REPLAYED, origin=None, coordinates=Origin("c", "between", 0, 5)), 1, 0, 0),
+        (replace(REPLAYED, code="token_replayed"), 0, 1, 0),
+        (replace(REPLAYED, code="bad_seal"), 0, 1, 0),
+        (replace(REPLAYED, code="bad_seal", tenant=None), 0, 0, 1),
+    ],
+    ids=[
+        "a replay", "another partition", "of no tenant", "of a record before the window", "of another cluster's", "of none",
+        "near miss: a token", "near miss: a seal", "near miss: a seal, of no tenant",
+    ],
+)  # fmt: skip
+def test_what_was_put_beside_the_gate_is_counted_by_itself(
+    letter: DeadLetter, beside: int, attached: int, alone: int
+) -> None:
+    """Whatever record it names; it is no outcome of that, nor beside one: a record without a verdict is lost all the same."""
+    books = ledger()
+    books.accepted("in", 0, 5)
+    books.letter(letter)
+    said = books.statement()
+    assert (said.put_beside, said.letters_attached, said.records.dead_letters) == (beside, attached, alone)
+    assert (said.records.lost, said.letters_without_origin, books.outside) == (1 - alone, 0, 0)
+
+
+def test_the_ledger_knows_admits_codes() -> None:
+    """It imports no agent."""
+    assert PUT_BESIDE == replay.CODES
 
 
 BODY = '{"origin": {"cluster": "c", "topic": "in", "partition": 0, "offset": 5}, "revision": 1}'

@@ -20,6 +20,7 @@ from agents.ingest.gate.step import make_step as gate_step
 from tests.unit.ingest_world import CLUSTER, World, input_record, request, run
 from tests.unit.policy_desk import CODEC
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.errors import Fault, WorldError
 from veilstream.contracts.identity import Origin, verdict_id
 from veilstream.contracts.records import (
@@ -58,7 +59,11 @@ def gated(world: World, value: bytes = REQUEST, revision: int = 0) -> Gated:
     (outcome,) = run(gate_step(world.gate()), Item(input_record(value), input_record(value)))
     assert isinstance(outcome, Done)
     found = CODEC.decode(Gated, outcome.outputs[0].value)
-    return replace(found, envelope=replace(found.envelope, revision=revision))
+    if found.payload is None:
+        return found
+    keys = world.ring.of_tenant("acme")
+    again = replace(found, envelope=replace(found.envelope, revision=revision))
+    return seal_record(again, keys.seal, keys.key_id, open_record(found, keys.seal))
 
 
 def letter_in(outputs: Any) -> DeadLetter:
@@ -128,7 +133,7 @@ def test_a_letter_of_the_gate_goes_again_as_it_came(asked: World) -> None:
     assert replace(again, payload=Sealed("", "", b"", b"")) == Redrive(
         ORIGIN, 1, "", result.command, OPERATIONS, Sealed("", "", b"", b""), 5_000
     )
-    assert open_owned(asked.ring, None, again.payload, ORIGIN, "redrive") == GARBAGE
+    assert open_owned(asked.ring, again) == GARBAGE
 
 
 @pytest.mark.parametrize("revision", [0, 3])
@@ -145,7 +150,7 @@ def test_a_letter_of_an_inner_agent_goes_again_as_a_request_made_anew(asked: Wor
     again = CODEC.decode(Redrive, redrives(asked)[0].value)
     assert (again.tenant, again.received_ms, again.revision) == ("acme", 5_000, revision + 1)
     assert again.supersedes == verdict_id("acme", ORIGIN, revision)
-    made = CODEC.decode(Request, open_owned(asked.ring, "acme", again.payload, ORIGIN, "redrive"))
+    made = CODEC.decode(Request, open_owned(asked.ring, again))
     assert made == Request(
         "acme", made.payload, user="u-1", conversation="c-1", policy="default", format_check=False, metadata={"k": "v"}
     )
@@ -161,7 +166,7 @@ def test_a_document_made_anew_is_no_longer_than_it_came(asked: World, avro: bool
     record = Record(catalogue.GATED, 1, 99, 9_999, b"acme", CODEC.encode(gated(asked, value)))
     ask(asked, "dlq.redrive", letter_in(admit_on_failure(asked.admit())(record, FAILURE)))
     again = CODEC.decode(Redrive, redrives(asked)[0].value)
-    assert len(open_owned(asked.ring, "acme", again.payload, ORIGIN, "redrive")) <= len(value)
+    assert len(open_owned(asked.ring, again)) <= len(value)
 
 
 SEQUENCES: dict[str, tuple[list[tuple[str, int]], list[str | None], int]] = {
@@ -220,8 +225,9 @@ REFUSED: dict[str, tuple[str, Callable[[World], DeadLetter], dict[str, Any], str
     "shown, refused before": ("show", of_refused, {}, "letter_empty"),
     "digest only": ("redrive", lambda w: replace(of_gate(w), payload=None), {}, "letter_empty"),
     "shown, digest only": ("show", lambda w: replace(of_gate(w), payload=None), {}, "letter_empty"),
-    "another origin": ("redrive", lambda w: replace(of_gate(w), origin=replace(ORIGIN, offset=8)), {}, "not_redrivable"),
-    "another revision": ("redrive", lambda w: replace(of_admit(w), revision=1), {}, "not_redrivable"),
+    "another origin": ("redrive", lambda w: replace(of_gate(w), origin=replace(ORIGIN, offset=8)), {}, "bad_seal"),
+    "another revision": ("redrive", lambda w: replace(of_admit(w), revision=1), {}, "bad_seal"),
+    "another time": ("redrive", lambda w: replace(of_gate(w), time_ms=1), {}, "bad_seal"),
     "moved": ("redrive", lambda w: replace(of_gate(w), coordinates=replace(ORIGIN, offset=8)), {}, "bad_seal"),
     "no id": ("redrive", of_gate, {"id": "abc"}, "invalid_body"),
     "a negative offset": ("redrive", of_gate, {"offset": -1}, "invalid_body"),

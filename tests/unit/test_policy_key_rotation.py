@@ -60,7 +60,7 @@ def test_the_next_version_seals_and_the_former_one_opens(acme: Desk) -> None:
 def test_the_event_is_told_under_the_new_key(acme: Desk) -> None:
     """Also before the new key has come back to this worker's ring."""
     rotate(acme, follow=False)
-    actor = actor_pseudonym(acme.ring_of_its_own().by_id("acme/2", "acme").actor, "ops@example")
+    actor = actor_pseudonym(acme.ring_of_its_own().by_id("acme/2", "acme"), "ops@example")
     event = acme.events()[-1]
     assert (event.tenant, event.action, event.actor) == ("acme", "keys.rotate", actor)
 
@@ -105,7 +105,7 @@ def test_an_aborted_rotation_done_again_draws_another_key_and_only_that_one_coun
     acme.table.update(table)
     acme.outputs[:] = outputs
     assert acme.ask("policy.activate", "acme", {"policy": "default", "version": "1.0.0"}).code is None
-    assert acme.events()[-1].actor == actor_pseudonym(acme.ring.by_id("acme/1", "acme").actor, "ops@example")
+    assert acme.events()[-1].actor == actor_pseudonym(acme.ring.by_id("acme/1", "acme"), "ops@example")
     rotate(acme)
     assert acme.tenant("acme").public_key != first
     assert acme.ring.of_tenant("acme").hpke_public == acme.tenant("acme").public_key

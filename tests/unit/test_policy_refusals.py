@@ -61,7 +61,7 @@ BAD = [
      "allowed_policies.0: must be 1 to 64 of A-Z a-z 0-9 _ . -"),
     ("tenant.create", "new", {"plan": 1}, "invalid_body",
      "the body: has no field plan; its fields are name, tier, region, compliance, verdict_key, allowed_policies, "
-     "limits"),
+     "limits, own_topics"),
     ("tenant.show", "new", "{}", "unknown_tenant", "there is no such tenant: create it with tenant.create"),
     ("policy.set", None, {}, "invalid_body", "document is missing"),
     ("policy.set", None, {"document": 5}, "invalid_body",

@@ -121,7 +121,7 @@ def test_an_aborted_batch_done_again_draws_new_keys_and_only_they_count(service:
     desk.judge(*items, follow=True)
     assert desk.tenant("acme").public_key != first
     assert desk.ring.of_tenant("acme").hpke_public == desk.tenant("acme").public_key
-    actor = actor_pseudonym(desk.ring.of_tenant("acme").actor, "ops@example")
+    actor = actor_pseudonym(desk.ring.of_tenant("acme"), "ops@example")
     assert {e.actor for e in desk.events() if e.tenant == "acme"} == {actor}
 
 
@@ -137,7 +137,7 @@ def test_a_key_of_an_aborted_try_is_not_taken_for_the_real_one(service: LocalFil
     for entry in other.of(Key, catalogue.KEYS):
         here.ring.apply(entry)
     assert here.ask(*SET).status == "done"
-    assert here.events()[-1].actor == actor_pseudonym(other.ring_of_its_own().operations().actor, "ops@example")
+    assert here.events()[-1].actor == actor_pseudonym(other.ring_of_its_own().operations(), "ops@example")
 
 
 def test_a_key_that_is_named_but_not_here_holds_the_partition(acme: Desk) -> None:
@@ -168,6 +168,6 @@ def test_an_erased_tenant_is_refused_and_still_audited(acme: Desk) -> None:
     acme.ring.apply(Key("acme/1", "acme", "tenant", "local-file", "master.key", 0, status="destroyed"))
     assert acme.ask("policy.show", "acme", {"policy": "x", "version": "1"}).code == "invalid_body"
     event = acme.events()[-1]
-    assert (event.tenant, event.actor) == ("acme", actor_pseudonym(acme.ring.operations().actor, "ops@example"))
+    assert (event.tenant, event.actor) == ("acme", actor_pseudonym(acme.ring.operations(), "ops@example"))
     del acme.table[tenant_key("acme")]
     assert acme.ask("tenant.create", "acme").code == "erased"

@@ -139,7 +139,7 @@ def test_who_deleted_it_and_who_tried_after_is_told_under_the_operations_key(acm
     """In the tenant's own log: up to the delete under its key, from then on under the one that is left."""
     for command in (SUSPEND, DELETE, RESUME, DELETE):
         acme.judge(acme.item(*_of(command)), follow=True)
-    operations = actor_pseudonym(acme.ring.operations().actor, "ops@example")
+    operations = actor_pseudonym(acme.ring.operations(), "ops@example")
     of_tenant = [event for event in acme.events() if event.tenant == "acme"]
     assert [(event.action, event.result) for event in of_tenant] == [
         ("tenant.create", "ok"), ("tenant.suspend", "ok"), ("tenant.delete", "ok"), ("tenant.resume", "refused"),

@@ -10,9 +10,10 @@ import pytest
 
 from tests.unit.policy_desk import Desk, key_service
 from veilstream.contracts import catalogue
-from veilstream.contracts.records import Limits, LimitsFrom, PublicKey, Tenant
+from veilstream.contracts.records import Key, Limits, LimitsFrom, PublicKey, Tenant
+from veilstream.contracts.sealing import HPKE
 from veilstream.keys.service import LocalFile
-from veilstream.policy.tenant_bodies import LIMIT_MAX, tenant_json, tenant_of_json
+from veilstream.policy.tenant_bodies import ACTOR_LIMIT_MAX, LIMIT_MAX, tenant_json, tenant_of_json
 from veilstream.policy.tenants import FORMER_LIMITS_MAX
 
 KEY = base64.b64encode(b"v" * 32).decode()
@@ -43,13 +44,15 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no key": ({"verdict_key": None}, {"verdict_key": None}),
     "policies": ({"allowed_policies": ["z", "c", "z"]}, {"allowed_policies": ("c", "z")}),
     "no policies": ({"allowed_policies": []}, {"allowed_policies": ()}),
-    "the same region, and a name": ({"region": "us", "name": "New"}, {"name": "New"}),
     "several": ({"name": "New", "compliance": "pci"}, {"name": "New", "compliance": "pci"}),
 }
 LIMITS: dict[str, tuple[dict[str, Any], str, Limits | None]] = {
     "tier": ({"tier": "enterprise"}, "enterprise", Limits(requests_per_day=500)),
     "one limit more": (
         {"limits": {"characters_per_day": 7}}, "standard", Limits(requests_per_day=500, characters_per_day=7)),
+    "limits of its users and addresses": (
+        {"limits": {"user_requests_per_minute": ACTOR_LIMIT_MAX, "address_requests_per_minute": 1, "requests_per_day": None}},
+        "standard", Limits(user_requests_per_minute=ACTOR_LIMIT_MAX, address_requests_per_minute=1)),
     "one limit changed": ({"limits": {"requests_per_day": 1}}, "standard", Limits(requests_per_day=1)),
     "its one limit taken away": ({"limits": {"requests_per_day": None}}, "standard", None),
     "another put in its place": (
@@ -75,7 +78,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
                                              "changes, since its data stay where they are: create another tenant there"),
     "nothing": ({}, "invalid_body", "the body: must be a body with at least one field"),
     "status": ({"status": "deleted"}, "invalid_body", "the body: has no field status; its fields are name, tier, region, "
-               "compliance, verdict_key, allowed_policies, limits"),
+               "compliance, verdict_key, allowed_policies, limits, own_topics"),
     "no tier": ({"tier": None}, "invalid_body", "tier: must be 'starter', 'standard', 'enterprise' or 'internal'"),
     "a limit of none": ({"limits": {"requests_per_day": 0}}, "invalid_body",
                         "limits.requests_per_day: must be greater than or equal to 1"),
@@ -85,7 +88,9 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
                           f"limits.requests_per_day: must be less than or equal to {LIMIT_MAX}"),
     "a limit of another name": ({"limits": {"storage": 5}}, "invalid_body", "limits: has no field storage; its fields are "
                                 "requests_per_second, requests_per_minute, requests_per_day, characters_per_minute, "
-                                "characters_per_day"),
+                                "characters_per_day, user_requests_per_minute, address_requests_per_minute"),
+    "a limit of a user, too large": ({"limits": {"user_requests_per_minute": ACTOR_LIMIT_MAX + 1}}, "invalid_body",
+                                     "limits.user_requests_per_minute: must be less than or equal to 100000"),
 }  # fmt: skip
 
 
@@ -101,6 +106,30 @@ def test_what_is_given_changes_and_nothing_else(acme: Desk, body: dict[str, Any]
     assert orjson.loads(acme.ask("tenant.update", "acme", body).body)["changed"] is False
     assert acme.table == after
     assert len(acme.of(PublicKey, catalogue.PUBLIC_KEYS)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "changed", "published"),
+    [
+        ({"region": "us"}, None, False, 1),
+        ({"region": "us", "name": "New"}, None, True, 1),
+        ({"name": "New"}, None, True, 0),
+        ({"region": "eu"}, "region_fixed", None, 0),
+        ({"region": "eu", "name": "New"}, "region_fixed", None, 0),
+    ],
+    ids=["its region", "its region, and a name", "near miss: a name", "another", "another, and a name"],
+)
+def test_its_region_given_publishes_its_key_again(
+    acme: Desk, body: dict[str, Any], code: str | None, changed: bool | None, published: int
+) -> None:
+    """For producers that follow a key of a release before regions. The key is the one in use, also after a rotation."""
+    acme.ask("keys.rotate", "acme")
+    before, row = len(acme.outputs), acme.tenant("acme")
+    result = acme.ask("tenant.update", "acme", body)
+    assert (result.code, orjson.loads(result.body).get("changed")) == (code, changed)
+    expected = [PublicKey("acme", "acme/2", HPKE, row.public_key, "us")] * published
+    assert acme.of(PublicKey, catalogue.PUBLIC_KEYS, since=before) == expected
+    assert acme.of(Key, catalogue.KEYS, since=before) == []
 
 
 @pytest.mark.parametrize(("body", "tier", "limits"), LIMITS.values(), ids=LIMITS)

@@ -44,7 +44,7 @@ async def never(*_: object) -> bool:
 
 def gate_with(framing: ConfluentFraming | None) -> Gate:
     world = World()
-    return Gate(CODEC, world.keyring, world.view, "cluster", never, never, framing)
+    return Gate(CODEC, world.keyring, world.view, "cluster", never, never, framing, read_on=never)
 
 
 async def judged(gate: Gate, *values: bytes | None) -> list[str]:
@@ -99,7 +99,7 @@ async def test_the_registry_away_holds_the_gate_and_loses_nothing(handler: Any) 
     """WorldError for the batch; when the registry is back, every record of it has its outcome."""
     async with serving() as server:
         server.schemas, server.always = {1: SCHEMA}, handler
-        registry = server.registry(timeout_s=0.1, patience_s=0.1)
+        registry = server.registry(timeout_s=1.0 if handler is hang else 30.0, patience_s=0.1)
         await registry.start()
         gate = gate_with(ConfluentFraming(registry))
         with pytest.raises(WorldError):

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from veilstream.runtime.pool import Pool, PoolWorkerDied
 @pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     """One worker with a model."""
-    pool = Pool(work.load, "m", task_timeout_s=1.0)
+    pool = Pool(work.load, "m", task_timeout_s=3.0)
     await pool.start()
     yield pool
     await pool.stop()
@@ -65,7 +66,7 @@ async def test_an_exception_in_a_worker_is_raised_here(pool: Pool) -> None:
 async def test_a_worker_killed_while_idle_is_replaced(pool: Pool) -> None:
     """The system may kill an idle worker (memory): the next tasks get a new one, with its model."""
     os.kill(await pool.run(work.pid), signal.SIGKILL)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 assert await pool.run(work.answer, "a") == "m:a"
@@ -103,7 +104,7 @@ async def test_a_worker_is_recycled_after_its_tasks(tmp_path: Path) -> None:
 
 async def test_a_loader_that_fails_is_said_at_start() -> None:
     """A model that cannot be loaded ends the start, naming the loader."""
-    pool = Pool(work.fail_to_load, start_timeout_s=10)
+    pool = Pool(work.fail_to_load, start_timeout_s=60)
     with pytest.raises(PoolWorkerDied, match=r"loader is tests\.unit\.runtime_pool_work\.fail_to_load"):
         await pool.start()
     await pool.stop()
@@ -139,6 +140,6 @@ def test_workers_die_with_a_killed_parent(tmp_path: Path) -> None:
     worker = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    gone: Callable[[], bool] = lambda: not psutil.pid_exists(worker)  # noqa: E731
-    psutil.wait_procs([psutil.Process(worker)] if not gone() else [], timeout=5)
-    assert gone()
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(worker).wait(60)
+    assert not psutil.pid_exists(worker)

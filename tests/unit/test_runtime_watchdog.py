@@ -157,7 +157,7 @@ async def test_a_consumer_that_does_not_answer_ends_the_process() -> None:
     silent: Any = Silent()
     dog = Watchdog(silent, RuntimeMetrics("t", CollectorRegistry()), None, stall_s=0.01, look_s=0.001)
     with pytest.raises(RuntimeExit, match="the consumer has not answered"):
-        await asyncio.wait_for(dog.run(), 5)
+        await asyncio.wait_for(dog.run(), 60)
 
 
 @pytest.mark.parametrize(

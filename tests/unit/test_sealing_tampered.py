@@ -51,7 +51,7 @@ def ring() -> KeyRing:
 
 def opened(ring: KeyRing, sealed: Sealed, tenant: str = "acme", origin: Origin = ORIGIN, stage: str = "gated") -> bytes:
     """As an agent opens a payload: by the key id it names, for the tenant, origin and stage of its envelope."""
-    return unseal(ring.by_id(sealed.key_id, tenant).seal, sealed, associated_data(tenant, origin, stage))
+    return unseal(ring.by_id(sealed.key_id, tenant).seal, sealed, associated_data(tenant, origin, stage, b""))
 
 
 def opened_of_producer(ring: KeyRing, sealed: Sealed, tenant: str = "acme") -> bytes:
@@ -62,7 +62,7 @@ def opened_of_producer(ring: KeyRing, sealed: Sealed, tenant: str = "acme") -> b
 @pytest.fixture(scope="module")
 def sealed(ring: KeyRing) -> Sealed:
     """A payload on veil.gated."""
-    return seal(ring.of_tenant("acme").seal, "acme/2", TEXT, associated_data("acme", ORIGIN, "gated"))
+    return seal(ring.of_tenant("acme").seal, "acme/2", TEXT, associated_data("acme", ORIGIN, "gated", b""))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_no_byte_of_what_a_producer_sealed_can_be_changed(ring: KeyRing, produce
 @pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(STAGES, 2)))
 def test_it_opens_at_its_stage_alone(ring: KeyRing, stage: str, other: str) -> None:
     """A record moved from one trusted topic to another is refused."""
-    held = seal(ring.of_tenant("acme").seal, "acme/2", TEXT, associated_data("acme", ORIGIN, stage))
+    held = seal(ring.of_tenant("acme").seal, "acme/2", TEXT, associated_data("acme", ORIGIN, stage, b""))
     assert opened(ring, held, stage=stage) == TEXT
     refused(ring, lambda: opened(ring, held, stage=other), "bad_seal")
 

@@ -77,7 +77,7 @@ def test_aes_gcm(vector: dict[str, str]) -> None:
 
 def test_what_we_seal_is_aes_256_gcm_under_the_messages_own_key() -> None:
     """Key: HMAC-SHA256 of the associated data; nonce of 96 bits; tag of 128 bits at the end (docs/adr/0003)."""
-    key, bound_to = bytes(range(32)), sealing.associated_data("acme", Origin("c", "veil.requests", 0, 7), "gated")
+    key, bound_to = bytes(range(32)), sealing.associated_data("acme", Origin("c", "veil.requests", 0, 7), "gated", b"")
     sealed = sealing.seal(key, "acme/1", b"Ada Lovelace", bound_to)
     cipher = AESGCM(hmac.new(key, bound_to, hashlib.sha256).digest())
     assert cipher.decrypt(sealed.nonce, sealed.ciphertext, bound_to) == b"Ada Lovelace"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
 
 import pytest
 import typer
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from veilstream.cli.stack import NOT_RUNNING, UNHEALTHY, register
@@ -17,6 +19,8 @@ from veilstream.stack.process import started_at
 from veilstream.stack.redis import server_path
 from veilstream.stack.state import ComponentState, StackState, write_state
 from veilstream.stack.up import UpOptions
+from veilstream.telemetry.health import HealthServer
+from veilstream.telemetry.quotas import ActorLimitMetrics
 
 
 @pytest.fixture
@@ -49,6 +53,38 @@ def test_status_of_an_agent_that_does_not_answer_is_unhealthy(app: typer.Typer, 
     assert (found["healthy"], found["phase"]) == (False, "ready")
     assert found["components"]["gate"]["latency_ms"] is None
     assert found["components"]["gate"]["restarts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("available", "said", "line"),
+    [(0, False, "limits by user and address are off"), (1, True, None), (None, None, None)],
+    ids=["Redis away", "near miss: Redis there", "near miss: limits switched off"],
+)
+async def test_status_says_when_users_are_held_to_no_limit(
+    app: typer.Typer, tmp_path: Path, available: int | None, said: bool | None, line: str | None
+) -> None:
+    """By what the gate itself tells; the stack is healthy all the same, as these limits are best effort."""
+    registry = CollectorRegistry()
+    if available is not None:
+        ActorLimitMetrics(registry).available.set(available)
+    gate = HealthServer("127.0.0.1", 0, alive=dict, ready=dict, registry=registry)
+    await gate.start()
+    component = ComponentState("gate", "agent", "ready", pid=None, port=gate.port, restarts=0, log="gate.log")
+    mine = started_at(os.getpid()) or 0.0
+    write_state(
+        tmp_path, StackState("ready", os.getpid(), mine, str(tmp_path), "127.0.0.1:1", (component,), None, None)
+    )
+    try:
+        told, plain = [
+            await asyncio.to_thread(CliRunner().invoke, app, ["status", "--data", str(tmp_path), *options])
+            for options in (["--json"], [])
+        ]
+    finally:
+        await gate.stop()
+    assert (told.exit_code, plain.exit_code) == (0, 0)
+    assert json.loads(told.output)["actor_limits"] is said
+    assert ("limits by user" in plain.output) == (line is not None)
+    assert line is None or line in plain.output
 
 
 def test_a_folder_that_only_its_owner_enters_is_seen(tmp_path: Path) -> None:

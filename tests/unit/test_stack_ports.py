@@ -48,3 +48,26 @@ def test_two_servers_never_get_the_same_port(tmp_path: Path, monkeypatch: pytest
     assert sorted(kept_port(tmp_path, name) for name in "abcd") == [31_000, 31_001, 31_002, 31_003]
     with pytest.raises(StackError, match="no free port found between 31000 and 31003"):
         kept_port(tmp_path, "e")
+
+
+def test_servers_of_one_stack_never_get_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each notes its own in its folder, and none of them listens when the others' are chosen; nor does an agent get one."""
+    monkeypatch.setattr(subject, "_LOWEST", 31_000)
+    monkeypatch.setattr(subject, "_HIGHEST", 31_004)
+    monkeypatch.setattr(subject, "is_free", lambda _: True)
+    servers = [("kafka", "kafka"), ("kafka", "kafka_controller"), ("postgres", "postgres"), ("redis", "redis")]
+    for folder, _ in servers:
+        (tmp_path / folder).mkdir(exist_ok=True)
+    ports = [kept_port(tmp_path / folder, name) for folder, name in servers] + [kept_port(tmp_path, "agent-gate")]
+    assert sorted(ports) == [31_000, 31_001, 31_002, 31_003, 31_004]
+    assert [kept_port(tmp_path / folder, name) for folder, name in servers] == ports[:4]
+
+
+def test_a_port_that_two_servers_noted_is_left_by_one_of_them(tmp_path: Path) -> None:
+    """As a former release could note it: one keeps it, the other gets a new one."""
+    port = free_port()
+    for name in ("kafka", "redis"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ports.json").write_text(json.dumps({name: port}))
+    assert kept_port(tmp_path / "kafka", "kafka") != port
+    assert kept_port(tmp_path / "redis", "redis") == port

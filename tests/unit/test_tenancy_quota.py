@@ -10,23 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.quota_oracle import BY_TIER, DAY, MINUTE, Sent, Told, decisions
-from veilstream.contracts.codec import Codec
+from tests.unit.quota_rows import NEW, SKEW, Rows, limits
 from veilstream.contracts.reasons import is_senders
-from veilstream.contracts.records import Limits, LimitsFrom, QuotaCounts, Refusal, Tenant
-from veilstream.tenancy.quota import BACKOFF_S, CODES, decide, retry_after_s
+from veilstream.contracts.records import Limits, LimitsFrom, QuotaWindow, Refusal, Tenant
+from veilstream.tenancy.quota import BACKOFF_S, CODES, retry_after_s
 from veilstream.tenancy.tiers import TIERS, effective, in_force
 
 NOON = 20_000 * DAY + DAY // 2
-NAMES = {
-    "second": "requests_per_second", "minute": "requests_per_minute", "day": "requests_per_day",
-    "minute_characters": "characters_per_minute", "day_characters": "characters_per_day",
-}  # fmt: skip
-NEW = QuotaCounts("acme", -1)
-
-
-def limits(**own: int | None) -> Limits:
-    """Limits by the oracle's names."""
-    return Limits(**{NAMES[name]: limit for name, limit in own.items()})
+MIDNIGHT = NOON + DAY // 2
 
 
 def told(refusal: Refusal | None) -> Told:
@@ -35,11 +26,9 @@ def told(refusal: Refusal | None) -> Told:
 
 def codes(limit: Limits, *records: tuple[int, int]) -> list[str | None]:
     """What comes of records of (broker time, characters), without `quota_`."""
-    counts, found = NEW, []
-    for offset, (at_ms, characters) in enumerate(records):
-        counts, refusal = decide(counts, limit, at_ms, characters, offset)
-        found.append(None if refusal is None else refusal.code.removeprefix("quota_"))
-    return found
+    rows = Rows()
+    found = [rows.add(limit, at_ms, characters) for at_ms, characters in records]
+    return [None if refusal is None else refusal.code.removeprefix("quota_") for refusal in found]
 
 
 @pytest.mark.parametrize(
@@ -47,15 +36,36 @@ def codes(limit: Limits, *records: tuple[int, int]) -> list[str | None]:
     [
         pytest.param({"second": 2}, [(0, 1), (999, 1), (999, 1)], [None, None, "second"], id="last ms of a second"),
         pytest.param({"second": 2}, [(0, 1), (999, 1), (1_000, 1)], [None, None, None], id="first ms of the next"),
-        pytest.param({"second": 1}, [(0, 1), (1_000, 1), (999, 1)], [None, None, "second"], id="a time gone back"),
+        pytest.param({"second": 1}, [(1_000, 1), (999, 1), (998, 1)], [None, None, "second"], id="an earlier second"),
         pytest.param({"second": 1}, [(0, 1), (999, 1), (1_000, 1)], [None, "second", None], id="refused ones uncounted"),
         pytest.param({"minute": 1}, [(0, 1), (59_999, 1), (60_000, 1)], [None, "minute", None], id="minute"),
-        pytest.param({"minute": 1}, [(0, 1), (60_000, 1), (1, 1)], [None, None, "minute"], id="minute, gone back"),
+        pytest.param({"minute": 1}, [(60_000, 1), (0, 1), (59_999, 1)], [None, None, "minute"], id="an earlier minute"),
+        pytest.param(
+            {"second": 1}, [(0, 1), (60_000, 1), (120_000, 1), (60_999, 1), (61_000, 1)], [None] * 3 + ["second", None],
+            id="the same second of another minute",
+        ),
         pytest.param(
             {"day": 1}, [(NOON, 1), (NOON + DAY // 2 - 1, 1), (NOON + DAY // 2, 1)], [None, "day", None], id="midnight UTC"
         ),
         pytest.param(
-            {"day": 1}, [(NOON, 1), (NOON + DAY // 2, 1), (NOON, 1)], [None, None, "day"], id="yesterday counts today"
+            {"day": 1}, [(MIDNIGHT, 1), (MIDNIGHT - 1, 1), (MIDNIGHT + 1, 1), (MIDNIGHT - SKEW, 1)],
+            [None, None, "day", "day"], id="yesterday beside today",
+        ),
+        pytest.param(
+            {"day": 1}, [(MIDNIGHT, 1), (MIDNIGHT + SKEW, 1), (NOON, 1)], [None, "day", "day"], id="yesterday is over"
+        ),
+        pytest.param(
+            {"day": 1}, [(MIDNIGHT, 1), (MIDNIGHT + SKEW - 1, 1), (NOON, 1)], [None, "day", None], id="it was not yet"
+        ),
+        pytest.param(
+            {"minute": 1}, [(NOON, 1), (NOON - SKEW, 1), (NOON - 1, 1)], [None, None, None], id="as late as may be"
+        ),
+        pytest.param(
+            {"minute": 1}, [(NOON, 1), (NOON - SKEW - 1, 1), (NOON - SKEW, 1)], [None, None, "minute"], id="later still",
+        ),
+        pytest.param(
+            {"second": 1}, [(NOON, 1), (0, 1), (1, 1), (NOON - SKEW + 1_000, 1)], [None, None, "second", None],
+            id="all that is too late counts at the border",
         ),
         pytest.param({"second": 0}, [(0, 1), (5_000, 1)], ["second", "second"], id="a limit of 0"),
         pytest.param({"minute_characters": 10}, [(0, 10), (1, 1)], [None, "characters_minute"], id="exactly used up"),
@@ -74,63 +84,52 @@ def codes(limit: Limits, *records: tuple[int, int]) -> list[str | None]:
 def test_edges_of_windows_and_limits(
     limit: dict[str, int], records: list[tuple[int, int]], expected: list[str | None]
 ) -> None:
-    """Exactly the limit is admitted, one more is not; a window ends with its last millisecond and never comes back."""
+    """Exactly the limit is admitted, one more is not; a window ends with its last millisecond and is of the record's own time."""
     assert codes(limits(**limit), *records) == expected
+
+
+def test_a_tenant_that_kept_its_limits_is_never_refused_whatever_lies_behind() -> None:
+    """Half of each minute's records come from an input partition that lies the whole skew behind the other."""
+    limit, rows = limits(second=2, minute=6), Rows()
+    times = [NOON + minute * MINUTE + n * 10_000 for minute in range(40) for n in range(3)]
+    for at_ms in times:
+        assert rows.add(limit, at_ms) is None
+        assert rows.add(limit, at_ms - SKEW) is None
+    assert (rows.counts.total_count, rows.counts.refused_count) == (240, 0)
 
 
 def test_limits_changed_between_hold_for_the_windows_as_they_stand() -> None:
     """A lower limit counts what was admitted before; a higher one, or none, lets on at once."""
-    counts, found = NEW, []
-    for offset, limit in enumerate([5, 5, 1, 3, 3, None]):
-        counts, refusal = decide(counts, limits(minute=limit), 0, 1, offset)
-        found.append(refusal is None)
+    rows = Rows()
+    found = [rows.add(limits(minute=limit), 0) is None for limit in [5, 5, 1, 3, 3, None]]
     assert found == [True, True, False, True, False, True]
-    assert (counts.minute_count, counts.total_count, counts.refused_count) == (4, 4, 2)
+    assert (rows.minutes[0].count, rows.counts.total_count, rows.counts.refused_count) == (4, 4, 2)
 
 
 def test_a_changed_tier_changes_what_is_left() -> None:
     """A starter at its day's end goes on as standard, and not again as starter."""
-    full = replace(NEW, day_start_ms=NOON - DAY // 2, day_count=1_000)
-    found = [decide(full, effective(tier, None), NOON, 1, 0)[1] for tier in ("starter", "standard", "starter")]
+    rows = Rows(replace(NEW, day_start_ms=NOON - DAY // 2, day_count=1_000))
+    found = [rows.add(effective(tier, None), NOON) for tier in ("starter", "standard", "starter")]
     assert [refusal and refusal.code for refusal in found] == ["quota_day", None, "quota_day"]
 
 
 def test_back_off_grows_with_refusals_in_a_row() -> None:
     """1, 2, 4, 8, 15, 15 s; begun anew by one that is admitted; a text that never fits has none and does not lengthen it."""
-    counts, found = NEW, []
-    for offset, (at_ms, characters) in enumerate(
-        [(0, 1), *[(0, 1)] * 6, (1_000, 1), (1_000, 1), (1_000, 99), (1_000, 1)]
-    ):
-        counts, refusal = decide(counts, limits(second=1, minute_characters=9), at_ms, characters, offset)
+    rows, found = Rows(), []
+    for at_ms, characters in [(0, 1), *[(0, 1)] * 6, (1_000, 1), (1_000, 1), (1_000, 99), (1_000, 1)]:
+        refusal = rows.add(limits(second=1, minute_characters=9), at_ms, characters)
         found.append(refusal and refusal.retry_after_s)
     assert found == [None, 1, 2, 4, 8, 15, 15, None, 1, None, 2]
     assert (BACKOFF_S, retry_after_s(10**9)) == ((1, 2, 4, 8, 15), 15)
-    assert (counts.refused_in_row, counts.refused_count, counts.total_count) == (2, 9, 2)
-
-
-def test_the_offset_at_which_a_window_was_exhausted_is_kept_as_long_as_the_window() -> None:
-    """Of the first record it refused; a new window has none; what only another window refused leaves no mark."""
-    counts, marks = NEW, []
-    for offset, at_ms in enumerate([0, 1, 2, 1_000, 1_001, 60_000]):
-        counts, _ = decide(counts, limits(second=1, minute=2), at_ms, 1, offset)
-        marks.append((counts.second_exhausted, counts.minute_exhausted, counts.day_exhausted))
-    assert marks == [(-1, -1, -1), (1, -1, -1), (1, -1, -1), (-1, -1, -1), (4, 4, -1), (-1, -1, -1)]
-
-
-def test_an_offset_counted_before_is_not_counted_again() -> None:
-    """After a group's offset was set back by hand: counts stay, and what an open window refused is refused again."""
-    counts = NEW
-    for offset in range(4):
-        counts, _ = decide(counts, limits(minute=2), 0, 1, offset)
-    again = [decide(counts, limits(minute=2), 0, 1, offset) for offset in range(4)]
-    assert [after for after, _ in again] == [counts] * 4
-    assert [refusal and refusal.code for _, refusal in again] == [None, None, "quota_minute", "quota_minute"]
+    assert (rows.counts.refused_in_row, rows.counts.refused_count, rows.counts.total_count) == (2, 9, 2)
 
 
 @pytest.mark.parametrize("tier", list(BY_TIER))
 def test_tiers_are_as_the_docs_say(tier: str) -> None:
     """The numbers of FEATURES; a burst of 100 in a second whatever the rate; 10,000 a minute at most."""
-    assert TIERS[tier] == limits(**{name: int(limit) for name, limit in BY_TIER[tier].items()})
+    of_tenant = limits(**{name: int(limit) for name, limit in BY_TIER[tier].items()})
+    of_actors = {"user_requests_per_minute": 1_000, "address_requests_per_minute": 500} if of_tenant != Limits() else {}
+    assert TIERS[tier] == replace(of_tenant, **of_actors)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +162,10 @@ def test_a_record_is_counted_under_what_its_gate_knew(known: int, day: int) -> N
 
 def test_every_refusal_by_quota_is_its_senders_and_says_what_the_limit_is() -> None:
     """A verdict is `refused` with such a code, and its words name the limit, none of the record."""
+    full = replace(NEW, day_characters=1_234, day_count=1_234)
+    minute = QuotaWindow(1_234, 1_234, -1, b"\0" + (1_234).to_bytes(4, "big"))
     for code, limit in zip(CODES, ("day", "day_characters", "minute", "minute_characters", "second"), strict=True):
-        _, refusal = decide(replace(NEW, minute_characters=1_234, day_characters=1_234, second_count=1_234,
-                                    minute_count=1_234, day_count=1_234), limits(**{limit: 1_234}), 0, 1, 0)  # fmt: skip
+        refusal = Rows(full, {0: minute}).add(limits(**{limit: 1_234}), 0)
         assert refusal is not None
         assert (refusal.code, is_senders(code), "1,234" in refusal.reason) == (code, True, True)
 
@@ -175,39 +175,27 @@ LIMITS = [
     ("internal", {"minute": 2, "day": 4}), ("standard", {"day": 0}), ("internal", {"minute_characters": 10}),
     ("internal", {"minute_characters": 7, "day_characters": 20, "second": 3}),
 ]  # fmt: skip
-STEPS = [0, 1, 499, 999, 1_000, 59_999, 60_000, DAY - 1, DAY, -1, -1_000, -MINUTE, -DAY]
-RECORDS = st.lists(
-    st.tuples(st.sampled_from(STEPS), st.integers(0, 12), st.sampled_from(LIMITS), st.integers(0, 9)), max_size=40
-)
+STEPS = [0, 1, 499, 999, 1_000, 59_999, 60_000, SKEW, DAY - 1, DAY, -1, -1_000, -MINUTE, -SKEW, -SKEW - 1, -DAY]
+RECORDS = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 12), st.sampled_from(LIMITS)), max_size=40)
 
 
 def sent_of(rows: list[Any]) -> list[Sent]:
     at_ms, found = NOON - 1, []
-    for step, characters, (tier, own), _ in rows:
+    for step, characters, (tier, own) in rows:
         at_ms += step
         found.append(Sent("acme", at_ms, characters, tier, own))
     return found
 
 
-@given(RECORDS)
-def test_any_sequence_is_decided_as_the_oracle_does(rows: list[Any]) -> None:
-    """Times in any order, limits that change between, batches that are dropped and done again: record by record the same.
-
-    Counts stand as bytes in between, as in the table. What was committed and comes once more changes nothing.
-    """
-    sent, codec = sent_of(rows), Codec()
-    committed, found = codec.encode(NEW), []
-    for offset, (one, (_, _, _, crash)) in enumerate(zip(sent, rows, strict=True)):
-        limit = effective(one.tier, None if one.own is None else limits(**one.own))
-        for _ in range(1 + (crash == 0)):  # the first time's writes are lost
-            counts = codec.decode(QuotaCounts, committed)
-            after, refusal = decide(counts, limit, one.at_ms, one.characters, offset)
-        committed = codec.encode(after)
-        found.append(told(refusal))
-        if crash == 1:
-            for former in range(offset + 1):
-                assert decide(after, limit, one.at_ms, one.characters, former)[0] == after
-    assert found == decisions(sent, 0)
-    last = codec.decode(QuotaCounts, committed)
+@given(RECORDS, st.sampled_from([0, 1, MINUTE, SKEW, 3 * DAY]))
+def test_any_sequence_is_decided_as_the_oracle_does(records: list[Any], skew_ms: int) -> None:
+    """Times in any order, limits that change between: record by record the same."""
+    sent, rows = sent_of(records), Rows(skew_ms=skew_ms)
+    found = [
+        told(rows.add(effective(one.tier, None if one.own is None else limits(**one.own)), one.at_ms, one.characters))
+        for one in sent
+    ]
+    assert found == decisions(sent, skew_ms)
     refused = sum(one.code is not None for one in found)
-    assert (last.total_count, last.refused_count) == (len(found) - refused, refused)
+    assert (rows.counts.total_count, rows.counts.refused_count) == (len(found) - refused, refused)
+    assert sum(minute.count for minute in rows.minutes.values()) == len(found) - refused

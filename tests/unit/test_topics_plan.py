@@ -98,6 +98,13 @@ def test_the_entries_that_follow_from_writers_and_readers() -> None:
     assert wanted_acls([REQUESTS, STATE]) == ACLS
 
 
+def test_a_writer_that_is_paced_sees_its_readers_groups() -> None:
+    """How far they have come, and of agents alone: it reads nothing with them and is no member."""
+    paced = STATE.model_copy(update={"paced": True})
+    more = {Acl("group", "literal", f"veil-{reader}", "User:veil-policy", "describe") for reader in ("gate", "policy")}
+    assert wanted_acls([REQUESTS, paced]) == ACLS | more
+
+
 def test_an_empty_cluster_needs_everything() -> None:
     """Topics that are not reserved, the ids of public ones, schemas, access."""
     found = planned(ClusterView({}, frozenset()))

@@ -92,6 +92,34 @@ def test_under_which_key_the_bytes_are_sealed(
             open_dead_letter(keys, letter)
 
 
+@pytest.mark.parametrize(
+    ("topic", "tenant", "sealed_under"),
+    [
+        ("veil.requests", "other", None),
+        ("veil.requests", "acme", "key-acme"),
+        ("veil.requests", None, "key-"),
+        ("veil.requests.other", "other", None),
+        ("veil.gated", "other", "key-"),
+        ("veil.redrive", "other", "key-"),
+    ],
+)
+def test_what_stands_in_the_clear_goes_under_no_other_key(
+    topic: str, tenant: str | None, sealed_under: str | None
+) -> None:
+    """A tenant whose key is not known here may be a new one: its erasure would not reach the operations key.
+
+    A trusted record holds its text sealed under that tenant's key, whatever is around it; and opens here when the key has come.
+    """
+    keys, service = ring("acme", "")
+    record = Record(topic, 3, 41, 1234, None, SECRET)
+    output = dead_letter(CODEC, keys, "gate", record, FAILURE, "cluster", tenant=tenant, origin=ORIGIN)
+    letter = CODEC.decode(DeadLetter, output.value)
+    assert (letter.payload.key_id if letter.payload else None) == sealed_under
+    if sealed_under is not None:
+        keys.apply(entry(service, "other"))
+        assert open_dead_letter(keys, letter) == SECRET
+
+
 def test_a_key_service_that_is_away_costs_the_bytes_not_the_letter() -> None:
     """`on_failure` must answer; the record stays at its coordinates, and no other key takes its bytes."""
     keys, service = ring("acme", "")

@@ -75,7 +75,7 @@ def foreign(base: type) -> bool:
     return base.__module__.split(".")[0] in {"faust", "aiokafka", "mode"}
 
 
-@pytest.mark.parametrize("module", set(NAMED.values()), ids=lambda module: str(module.__name__))
+@pytest.mark.parametrize("module", dict.fromkeys(NAMED.values()), ids=lambda module: str(module.__name__))
 def test_each_override_belongs_to_a_workaround(module: ModuleType) -> None:
     """What overrides a function of Faust or aiokafka is named by a workaround (and so has a test), or only wires ours in."""
     relied_on = {target.split(":")[1].split(".")[-1] for targets in module.WORKAROUNDS.values() for target in targets}

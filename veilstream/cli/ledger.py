@@ -85,6 +85,7 @@ def as_plain(taken: Taken) -> dict[str, Any]:
         "dead_letters": records.dead_letters,
         "dead_letters_attached": taken.statement.letters_attached,
         "dead_letters_without_origin": taken.statement.letters_without_origin,
+        "put_beside": taken.statement.put_beside,
         "in_work": records.in_work,
         "standing": taken.standing,
         "lost": records.lost,
@@ -118,6 +119,11 @@ def lines(taken: Taken, *, waited: bool) -> list[str]:
     ]
     if records.unknown:
         told.append(f"unknown       {records.unknown:>10,}  (outcomes of inputs that are no committed records)")
+    if said.put_beside:
+        told.append(
+            f"put beside    {said.put_beside:>10,}  (record_replayed, wrong_partition: somebody has an agent's password, or the "
+            "gate's offset was set back; veil dlq list)"
+        )
     if said.letters_without_origin:
         told.append(f"{said.letters_without_origin:,} dead letters name no input record: theirs are among the lost")
     if said.unreadable:

@@ -23,6 +23,11 @@ UP_POSTGRES, UP_REDIS = "VEIL_UP_POSTGRES", "VEIL_UP_REDIS"
 
 Data = Annotated[Path, typer.Option("--data", envvar="VEIL_DATA_DIR", help="Folder of the stack: data, logs, ports.")]
 
+_NO_ACTOR_LIMITS = (
+    "limits by user and address are off: Redis does not answer the gate in time. Until it does, "
+    "VEIL_ACTOR_LIMITS_WITHOUT_REDIS says whether records with such a limit pass uncounted or are refused"
+)
+
 _NOT_HERE = "With a password, set the variable instead: every user sees a command line."
 
 
@@ -75,6 +80,8 @@ def status(
     else:
         title = f"stack on {data.absolute()}: {found.state.phase}, Kafka at {found.state.bootstrap}"
         Console().print(components_table(found.state.components, title=title, latency_ms=found.latency_ms))
+        if found.actor_limits is False:
+            typer.echo(_NO_ACTOR_LIMITS)
     if not found.healthy:
         raise typer.Exit(UNHEALTHY)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from veilstream.cli import tenant_life
+from veilstream.cli import tenant_life, tenant_topics
 from veilstream.cli.command import COMMAND_TIMEOUT_S, answers, show
 from veilstream.cli.options import DATA_DIR, AsJson, Data, TimeoutS
 from veilstream.cli.tenant_options import (
@@ -16,6 +16,9 @@ from veilstream.cli.tenant_options import (
     DryRun,
     LimitsGiven,
     Name,
+    OwnPartitions,
+    OwnReplicas,
+    OwnTopics,
     TenantId,
     Tier,
     VerdictKey,
@@ -39,18 +42,30 @@ def create(
     verdict_key: VerdictKey = None,
     allow_policy: AllowedPolicies = None,
     limit: LimitsGiven = None,
+    own_topics: OwnTopics = False,
+    partitions: OwnPartitions = None,
+    replicas: OwnReplicas = 1,
+    dry_run: DryRun = False,
     timeout_s: TimeoutS = COMMAND_TIMEOUT_S,
     as_json: AsJson = False,
     data: Data = DATA_DIR,
 ) -> None:
-    """Create a tenant: its key, the default policy. Again with the same options changes nothing.
+    """Create a tenant: its key, the default policy, its own topics where it is to have some. Repeated, it changes nothing.
 
     Example:  veil tenant create acme --tier standard --region us --limit requests_per_day=5000
+    Example:  veil tenant create bank --own-topics --partitions 8 --replicas 3 --dry-run
     """
     given = {
         "name": name, "tier": tier, "region": region, "compliance": compliance, "verdict_key": verdict_key,
-        "allowed_policies": allow_policy or None,
+        "allowed_policies": allow_policy or None, "own_topics": own_topics or None,
     }  # fmt: skip
+    if dry_run:
+        tenant_topics.would_create(
+            tenant, body_of(given, limit), data, partitions, replicas, timeout_s=timeout_s, as_json=as_json
+        )
+        return
+    if own_topics:
+        tenant_topics.make(tenant, data, partitions, replicas, as_json=as_json)
     [told], reason = answers(data, [("tenant.create", body_of(given, limit))], tenant=tenant, timeout_s=timeout_s)
     show("tenant", _readable(told, as_json=as_json), reason, as_json=as_json)
 
@@ -101,6 +116,9 @@ def update(
     *,
     name: Name = None,
     tier: Annotated[str | None, typer.Option(help="starter, standard or enterprise.")] = None,
+    region: Annotated[
+        str | None, typer.Option(help="The one it has: its public key is published again with it.")
+    ] = None,
     compliance: Annotated[str | None, typer.Option(help="basic, hipaa, gdpr or pci.")] = None,
     verdict_key: VerdictKey = None,
     no_verdict_key: Annotated[bool, typer.Option("--no-verdict-key", help="Contents are not sealed any more.")] = False,
@@ -110,6 +128,9 @@ def update(
     ] = False,
     limit: LimitsGiven = None,
     no_limits: Annotated[bool, typer.Option("--no-limits", help="The tier's limits alone.")] = False,
+    own_topics: OwnTopics = False,
+    partitions: OwnPartitions = None,
+    replicas: OwnReplicas = 1,
     dry_run: DryRun = False,
     timeout_s: TimeoutS = COMMAND_TIMEOUT_S,
     as_json: AsJson = False,
@@ -124,22 +145,27 @@ def update(
     _either("--allow-policy", allow_policy, "--no-allowed-policies", no_allowed_policies)
     _either("--limit", limit, "--no-limits", no_limits)
     given = {
-        "name": name, "tier": tier, "compliance": compliance, "verdict_key": verdict_key,
-        "allowed_policies": [] if no_allowed_policies else allow_policy or None,
+        "name": name, "tier": tier, "region": region, "compliance": compliance, "verdict_key": verdict_key,
+        "allowed_policies": [] if no_allowed_policies else allow_policy or None, "own_topics": own_topics or None,
     }  # fmt: skip
     body = body_of(given, limit)
     body |= ({"verdict_key": None} if no_verdict_key else {}) | ({"limits": None} if no_limits else {})
     if not body:
         raise ConfigError("nothing to change: give at least one option (see --help)")
     if dry_run:
+        if own_topics:
+            tenant_topics.would_make(tenant, data, partitions, replicas, as_json=as_json)
         _would_update(tenant, body, timeout_s=timeout_s, as_json=as_json, data=data)
         return
+    if own_topics:
+        tenant_topics.make(tenant, data, partitions, replicas, as_json=as_json)
     [told], reason = answers(data, [("tenant.update", body)], tenant=tenant, timeout_s=timeout_s)
     show("tenant", _readable(told, as_json=as_json), reason, as_json=as_json)
 
 
 def _would_update(tenant: str, body: Mapping[str, Any], *, timeout_s: float, as_json: bool, data: Any) -> None:
     """By the rule of the command itself, on what stands there now."""
+    from veilstream.policy.case import Place
     from veilstream.policy.edge import checked
     from veilstream.policy.tenant_bodies import TenantUpdate, tenant_json, tenant_of_json
     from veilstream.policy.tenants import updated
@@ -148,7 +174,9 @@ def _would_update(tenant: str, body: Mapping[str, Any], *, timeout_s: float, as_
     [told], _ = answers(data, [("tenant.show", {})], tenant=tenant, timeout_s=timeout_s)
     now = tenant_of_json(told)
     tenant_life.live(now)
-    tenant_life.show_change(tenant_json(now), tenant_json(updated(now, given, now.limits_from)), as_json=as_json)
+    tenant_life.show_change(
+        tenant_json(now), tenant_json(updated(now, given, Place(0, now.limits_from))), as_json=as_json
+    )
 
 
 def _either(one: str, value: object, other: str, flag: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DRAIN_S = 120.0
 """A dead worker's open transaction can hide rows for 32 s, and detection may have a queue; who has more in it says so."""
-_NOT_TOLD = ("changed_ms", "changed_offset", "limits_from", "changed")
+_NOT_TOLD = ("changed_ms", "changed_offset", "limits_from", "changed", "own_topics_ms")
 
 
 def suspend(

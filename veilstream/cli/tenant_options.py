@@ -25,9 +25,23 @@ LimitsGiven = Annotated[
         "--limit",
         metavar="NAME=N",
         help="Own limit beside the tier's; the stricter holds. requests_per_second, requests_per_minute, requests_per_day, "
-        "characters_per_minute, characters_per_day; N is a number, or none. Repeat it.",
+        "characters_per_minute, characters_per_day, user_requests_per_minute, address_requests_per_minute; N is a number, or "
+        "none. Repeat it.",
     ),
 ]
+OwnTopics = Annotated[
+    bool,
+    typer.Option(
+        "--own-topics",
+        help="Tenant mode, for good: topics of its own that nobody else reads or writes. They are made first, so run it as who "
+        "may make topics and entries.",
+    ),
+]
+OwnPartitions = Annotated[
+    int | None,
+    typer.Option("--partitions", min=1, help="Of its own topics, chosen once; default: 4.", show_default=False),
+]
+OwnReplicas = Annotated[int, typer.Option("--replicas", min=1, help="Of its own topics; 3 in production.")]
 NO_LIMIT = "none"
 
 

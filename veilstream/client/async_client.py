@@ -21,13 +21,14 @@ from aiokafka.errors import KafkaError
 
 from veilstream.client import commands, replay
 from veilstream.client.decoding import VerdictDecoder
-from veilstream.client.followed import TOPICS, Followed
+from veilstream.client.followed import Followed
 from veilstream.client.kafka import Cluster, describe, explain, started_producer
 from veilstream.client.request import Document, Messages, check_region, content_of, encoded
 from veilstream.client.token import signer_of
+from veilstream.client.topics import Topics, topics_of
 from veilstream.client.waiting import Ticket, Waiting
 from veilstream.connection.options import aiokafka_options
-from veilstream.contracts.catalogue import AUDIT, COMMAND_RESULTS, COMMANDS, REQUESTS, VERDICTS
+from veilstream.contracts.catalogue import COMMAND_RESULTS, COMMANDS, SCHEMAS
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.framing import ConfluentFraming
@@ -51,13 +52,15 @@ IN_FLIGHT_MAX = 1000
 class AsyncClient:
     """One client; open it once and share it among tasks. Settings come from VEIL_* where they are not given.
 
-    With VEIL_TOKEN_SIGNING_KEY it signs a token for each record it sends. Raises ConfigError: the key is none.
+    With VEIL_TOKEN_SIGNING_KEY it signs a token for each record it sends; with VEIL_TENANT_TOPICS it uses that tenant's own
+    topics. Raises ConfigError: the key, or the id, is none.
     """
 
     def __init__(self, bootstrap: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
         self._options = aiokafka_options(self._settings, bootstrap)
         self._signer = signer_of(self._settings)
+        self._topics = topics_of(self._settings.tenant_topics)
         self._codec = Codec()
         self._framing: ConfluentFraming | None = None
         self._open = AsyncExitStack()
@@ -69,7 +72,8 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         """Connect. Raises ClientError: no broker answers; ConfigError: one does, and does not let us in; no registry address."""
-        topics = (REQUESTS, VERDICTS, AUDIT, COMMANDS, COMMAND_RESULTS, *TOPICS)
+        own = self._topics
+        topics = (own.requests, own.verdicts, own.audit, own.public_keys, SCHEMAS, COMMANDS, COMMAND_RESULTS)
         self._cluster = await describe(self._options, topics)
         try:
             self._producer = await started_producer(self._options)
@@ -151,10 +155,11 @@ class AsyncClient:
 
         Order is kept.
         """
+        self._topics.require(request.tenant)
         seal_to = await self._public_key(request.tenant, seal=seal)
         key, value = encoded(request, self._codec, seal_to)
         token = () if self._signer is None else ((TOKEN, self._signer.token(request.tenant, value).encode()),)
-        return await self.append(REQUESTS, key, value, token)
+        return await self.append(self._topics.requests, key, value, token)
 
     async def produce(self, requests: Iterable[Request], *, seal: bool = True) -> list[Origin]:
         """Put requests on the input topic; their origins in the same order. At most IN_FLIGHT_MAX are unacknowledged.
@@ -208,6 +213,11 @@ class AsyncClient:
     def options(self) -> Mapping[str, Any]:
         """Keyword arguments of this client's Kafka connections."""
         return self._options
+
+    @property
+    def topics(self) -> Topics:
+        """The public topics this client uses."""
+        return self._topics
 
     @property
     def codec(self) -> Codec:
@@ -273,7 +283,7 @@ class AsyncClient:
         cluster = self.cluster
         async with self._starting:
             if self._followed is None:
-                followed = Followed(self._options, cluster, self._codec)
+                followed = Followed(self._options, cluster, self._codec, self._topics.public_keys)
                 self._open.push_async_callback(followed.stop)
                 await followed.start()
                 self._followed = followed
@@ -283,7 +293,7 @@ class AsyncClient:
         decoder = await self.decoder()
         async with self._starting:
             if self._waiting is None:
-                waiting = Waiting(self._options, self.cluster, decoder)
+                waiting = Waiting(self._options, self.cluster, decoder, self._topics.verdicts)
                 self._open.push_async_callback(waiting.stop)
                 await waiting.start()
                 self._waiting = waiting

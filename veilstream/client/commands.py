@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiokafka.errors import KafkaError
 
-from veilstream.client.kafka import assign, explain, read, started_consumer
+from veilstream.client.kafka import assign, explain, read, started_consumer, stop_reading
 from veilstream.contracts.catalogue import COMMAND_RESULTS, COMMANDS
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.records import Command, CommandResult
@@ -44,10 +44,12 @@ async def send(
 
 
 async def _answered(client: AsyncClient, command: Command) -> CommandResult:
+    client.cluster.of(COMMANDS)  # before anything is waited for
+    results = client.cluster.of(COMMAND_RESULTS)
     decoder = await client.decoder()
     consumer = await started_consumer(client.options)
     try:
-        assign(consumer, await consumer.end_offsets(client.cluster.of(COMMAND_RESULTS)))
+        assign(consumer, await consumer.end_offsets(results))
         await (await client.append(COMMANDS, command.id.encode(), client.codec.encode(command)))
         async for record in read(consumer):
             if record.key is not None and record.key != command.id.encode():
@@ -60,7 +62,7 @@ async def _answered(client: AsyncClient, command: Command) -> CommandResult:
                 return result
         raise AssertionError("unreachable: this reader has no end")
     finally:
-        await consumer.stop()
+        await stop_reading(consumer)
 
 
 def _this_user() -> str:

@@ -17,9 +17,9 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import POLL_MS, Offsets, assign, describe, first_at, read, reading
+from veilstream.client.kafka import POLL_MS, Offsets, assign, describe, first_at, read, reading, topic_names
 from veilstream.client.outcomes import Outcome, Outcomes
-from veilstream.contracts.catalogue import DEAD_LETTERS, STATE, VERDICTS
+from veilstream.contracts.catalogue import DEAD_LETTERS, STATE, VERDICTS, tenant_of_topic
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import DeadLetter, Disposition, Sealed
@@ -141,8 +141,11 @@ async def discard(client: AsyncClient, found: Found, *, timeout_s: float = COMMA
 
 async def outcome_ends(client: AsyncClient) -> Offsets:
     """Where verdicts and dead letters end now: note it before you redrive, and wait from there."""
+    own = [
+        name for name in await topic_names(client.options) if name.startswith(f"{VERDICTS}.") and tenant_of_topic(name)
+    ]
     async with reading(client.options) as consumer:
-        topics = (VERDICTS, DEAD_LETTERS)
+        topics = (VERDICTS, *own, DEAD_LETTERS)
         ends: Offsets = await consumer.end_offsets((await describe(client.options, topics)).of(*topics))
     return ends
 
@@ -162,10 +165,10 @@ async def outcomes(
                 batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=1000)
                 for record in heapq.merge(*batches.values(), key=lambda one: one.timestamp):
                     try:
-                        if record.topic == VERDICTS:
-                            book.verdict(await decoder.decode(record.value))
-                        else:
+                        if record.topic == DEAD_LETTERS:
                             book.letter(await decoder.record(DeadLetter, record.value))
+                        else:
+                            book.verdict(await decoder.decode(record.value))
                     except VeilError:
                         continue  # not one this client can read: the time limit tells the rest
                 if book.complete():

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from veilstream.client.kafka import describe
+from veilstream.client.kafka import describe, topic_names
 from veilstream.client.passed import CHAIN, Barrier, Watched, looking
 from veilstream.connection.options import aiokafka_options
 from veilstream.contracts.errors import ClientError
@@ -22,16 +22,18 @@ async def drained(settings: Settings, *, timeout_s: float, watched: Watched = CH
     Records of all tenants: offsets do not tell them apart. Raises ClientError `not_drained` with the agent that is behind.
     """
     options = aiokafka_options(settings, None)
+    watched = watched.with_own(await topic_names(options))
     cluster = await describe(options, watched.topics)
     deadline = time.monotonic() + timeout_s
     async with looking(options) as look:
-        inputs = cluster.of(watched.requests)
+        inputs = cluster.of(*watched.inputs)
         ends = await look.ends(inputs)
         while True:  # 1
             committed = await look.committed(watched.gate, inputs)
-            if all(committed[partition] >= end for partition, end in ends.items()):
+            behind = sorted({partition.topic for partition, end in ends.items() if committed[partition] < end})
+            if not behind:
                 break
-            await _again(deadline, timeout_s, f"{watched.gate} on {watched.requests}")
+            await _again(deadline, timeout_s, f"{watched.gate} on {behind[0]}")
         barrier = Barrier(look, cluster, watched)
         await barrier.begin()
         while not await barrier.step():  # 2

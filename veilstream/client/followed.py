@@ -12,22 +12,23 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import POLL_MS, Cluster, assign, explain, started_consumer
+from veilstream.client.kafka import POLL_MS, Cluster, assign, explain, started_consumer, stop_reading
 from veilstream.contracts.catalogue import PUBLIC_KEYS, SCHEMAS
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.records import PublicKey
 
-TOPICS = (PUBLIC_KEYS, SCHEMAS)
 _FINGERPRINT = re.compile(rb"[0-9a-f]{16}")
 
 
 class Followed:
     """Follows both topics with one consumer from the start; `catch_up` waits for what is on them now."""
 
-    def __init__(self, options: Mapping[str, Any], cluster: Cluster, codec: Codec) -> None:
-        self._options = options
-        self._partitions = cluster.of(*TOPICS)
+    def __init__(
+        self, options: Mapping[str, Any], cluster: Cluster, codec: Codec, public_keys: str = PUBLIC_KEYS
+    ) -> None:
+        self._options, self._public_keys = options, public_keys
+        self._partitions = cluster.of(public_keys, SCHEMAS)
         self._codec = codec
         self._keys: dict[str, bytes] = {}
         self._ended = False
@@ -48,10 +49,11 @@ class Followed:
         """End to follow."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, KafkaError):
-                await self._task
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.exception()  # taken note of: whoever waited was told that the reader ended
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_reading(self._consumer)
 
     async def catch_up(self) -> None:
         """Return when everything that is committed on both topics now has been taken up. Raises ClientError."""
@@ -72,8 +74,9 @@ class Followed:
         raw = self._keys.get(tenant)
         if raw is None:
             raise ClientError(
-                f"tenant {tenant[:50]!r} has no public key on {PUBLIC_KEYS}: create it with `veil tenant create {tenant[:50]}`, "
-                "or send unsealed (seal=False, `--no-seal`)",
+                f"tenant {tenant[:50]!r} has no public key on {self._public_keys}: create it with `veil tenant create "
+                f"{tenant[:50]}`, or send unsealed (seal=False, `--no-seal`); where it has topics of its own, set "
+                "VEIL_TENANT_TOPICS",
                 code="unknown_tenant",
             )
         return self._codec.decode(PublicKey, raw)

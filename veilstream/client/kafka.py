@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -41,9 +42,17 @@ class Cluster:
 
     id: str
     partitions: Mapping[str, int]
+    hidden: frozenset[str] = frozenset()
+    """Those that the broker does not show to this principal, be they there or not."""
 
     def of(self, *topics: str) -> list[TopicPartition]:
-        """Every partition of the topics. Raises ClientError where one is missing."""
+        """Every partition of the topics. Raises ClientError where one is missing or hidden."""
+        if hidden := [topic for topic in topics if topic in self.hidden]:
+            raise ClientError(
+                f"the broker does not show {', '.join(hidden)} to this principal: it must be one of its writers or readers in "
+                "topics/catalogue.yaml (see `veil topics plan`)",
+                code="not_authorized",
+            )
         if missing := [topic for topic in topics if topic not in self.partitions]:
             raise ClientError(
                 f"the cluster has no topic {', '.join(missing)}, or does not show it to this principal: run `veil topics apply`",
@@ -76,13 +85,13 @@ def explain(error: Exception, bootstrap: str) -> ClientError:
         case TopicAuthorizationFailedError():
             return ClientError(
                 "the broker refuses this principal: it must be one of `clients` in topics/catalogue.yaml (see `veil topics "
-                "plan`)",
+                "plan`); a tenant's own principal sets VEIL_TENANT_TOPICS",
                 code="not_authorized",
             )
         case GroupAuthorizationFailedError():
             return ClientError(
                 "the broker refuses this consumer group to this principal: `veil topics apply` opens names that begin with "
-                "`veil-clients-` or `veil-operators-`",
+                "`veil-clients-` or `veil-operators-`, and a tenant's own principal those with `veil-clients.TENANT.`",
                 code="not_authorized",
             )
     return ClientError(
@@ -110,7 +119,23 @@ async def describe(options: Mapping[str, Any], topics: Iterable[str]) -> Cluster
         raise await explain_start(exc, options) from None
     finally:
         await admin.close()
-    return Cluster(cluster, {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0})
+    return Cluster(
+        cluster,
+        {row["topic"]: len(row["partitions"]) for row in rows if row["error_code"] == 0},
+        frozenset(row["topic"] for row in rows if row["error_code"] == TopicAuthorizationFailedError.errno),
+    )
+
+
+async def topic_names(options: Mapping[str, Any]) -> frozenset[str]:
+    """The topics that the cluster shows to this principal. Raises as `describe`."""
+    admin = AIOKafkaAdminClient(**options, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+        return frozenset(await admin.list_topics())
+    except KafkaError as exc:
+        raise await explain_start(exc, options) from None
+    finally:
+        await admin.close()
 
 
 def committed_reader(
@@ -138,11 +163,27 @@ async def started_consumer(options: Mapping[str, Any], *, group: str | None = No
     try:
         await consumer.start()
     except BaseException as exc:
-        await consumer.stop()
+        await stop_reading(consumer)
         if isinstance(exc, KafkaError):
             raise await explain_start(exc, options) from None
         raise
     return consumer
+
+
+async def stop_reading(consumer: AIOKafkaConsumer) -> None:
+    """Close a consumer in any state; a CancelledError that comes out of it is the caller's own.
+
+    aiokafka 0.14 cancels its tasks and awaits them: one that has not begun, or that waits to ask a broker again, raises
+    CancelledError out of `stop`, past its last step. To the caller it looks as if somebody had cancelled it.
+    """
+    try:
+        await asyncio.sleep(0)  # what was created just now begins
+        await consumer.stop()
+    except asyncio.CancelledError:
+        await consumer._client.close()  # the last step
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
 
 
 @asynccontextmanager
@@ -154,7 +195,7 @@ async def reading(options: Mapping[str, Any], *, group: str | None = None) -> As
     except KafkaError as exc:
         raise explain(exc, str(options["bootstrap_servers"])) from None
     finally:
-        await consumer.stop()
+        await stop_reading(consumer)
 
 
 async def started_producer(options: Mapping[str, Any]) -> AIOKafkaProducer:

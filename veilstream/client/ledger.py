@@ -20,9 +20,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from veilstream.client.decoding import VerdictDecoder
-from veilstream.client.kafka import POLL_MS, Cluster, Offsets, assign, describe, first_at, reading
+from veilstream.client.kafka import POLL_MS, Cluster, Offsets, assign, describe, first_at, reading, topic_names
 from veilstream.client.passed import CHAIN, Barrier, Watched, looking
-from veilstream.contracts.catalogue import catalogue
+from veilstream.contracts.catalogue import catalogue, tenant_of_topic
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import AuditEvent, CommandResult, DeadLetter
@@ -71,7 +71,7 @@ class Feed:
 
     async def take(self, record: Any) -> Origin | None:
         """One committed record; of an input of the window, its origin. Raises ClientError: the cluster is away."""
-        if record.topic == self._watched.requests:
+        if record.topic in self._watched.inputs:
             return self._ledger.accepted(record.topic, record.partition, record.offset)
         try:
             await self._output(record.topic, record.value)
@@ -83,9 +83,9 @@ class Feed:
 
     async def _output(self, topic: str, value: bytes | None) -> None:
         watched, decoder = self._watched, self._decoder
-        if topic == watched.verdicts:
+        if topic in watched.outcomes:
             self._ledger.verdict(await decoder.decode(value))
-        elif topic == watched.audit:
+        elif topic in watched.events:
             self._ledger.event(await decoder.record(AuditEvent, value))
         elif topic == watched.letters:
             self._ledger.letter(await decoder.record(DeadLetter, value))
@@ -108,6 +108,7 @@ async def take(
     now = datetime.now(UTC)
     if (until or now) <= since:
         raise ClientError("the window is empty: `until` must lie after `since`, and `since` in the past")
+    watched = watched.with_own(await topic_names(client.options))
     cluster = await describe(client.options, watched.topics)
     async with reading(client.options) as consumer:
         return await _Taking(client, cluster, consumer, watched).take(since, until, wait_s)
@@ -122,8 +123,8 @@ class _Taking:
         """See the head of this file. Up to now is to the ends of the logs: a clock would leave out this millisecond's records."""
         watched, consumer, now = self._watched, self._consumer, datetime.now(UTC)
         deadline = time.monotonic() + wait_s
-        inputs = self._cluster.of(watched.requests)
-        outputs = self._cluster.of(watched.verdicts, watched.audit, watched.letters)
+        inputs = self._cluster.of(*watched.inputs)
+        outputs = self._cluster.of(*watched.outcomes, *watched.events, watched.letters)
         results = self._cluster.of(watched.results) if watched.results in self._cluster.partitions else []
         await require_kept(consumer, [*inputs, *outputs], since)
         starts = await first_at(consumer, inputs, since)
@@ -138,7 +139,7 @@ class _Taking:
             redriven = frozenset(feed.redrives)
             barrier = Barrier(look, self._cluster, watched)
             passed = await _passed(barrier, ends, deadline)  # 2
-            for topics in ((watched.verdicts, watched.letters), (watched.results,), (watched.audit,)):  # 3
+            for topics in ((*watched.outcomes, watched.letters), (watched.results,), watched.events):  # 3
                 patience = max(deadline, time.monotonic() + OPEN_TRANSACTIONS_S)
                 partitions = [p for p in self._starts if p.topic in topics]
                 read = await self._read_on(partitions, await look.ends(partitions), feed, patience)
@@ -151,8 +152,9 @@ class _Taking:
             return origin.offset < below.get(TopicPartition(origin.topic, origin.partition), 0)
 
         standing = barrier.standing() or (None if passed else "the end of transactions that are open on the outputs")
-        if any(barrier.below[p] < ends[p] for p in inputs):
-            standing = f"{watched.gate} on {watched.requests}"
+        behind = sorted({p.topic for p in inputs if barrier.below[p] < ends[p]})
+        if behind:
+            standing = f"{watched.gate} on {', '.join(behind)}"
         return Taken(ledger.statement(settled), since, until or now, standing)
 
     async def _read_on(self, partitions: Iterable[TopicPartition], ends: Offsets, feed: Feed, deadline: float) -> bool:
@@ -232,5 +234,5 @@ async def require_kept(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPar
 
 
 def _retention(topic: str) -> timedelta | None:
-    row = catalogue().get(topic)
+    row = catalogue().get(topic if tenant_of_topic(topic) is None else topic.rpartition(".")[0])
     return None if row is None or row.retention_hours == "forever" else timedelta(hours=row.retention_hours)

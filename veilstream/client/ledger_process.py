@@ -3,7 +3,8 @@
 It begins one hour before its start, reads on, and looks every two seconds how far the barrier (passed.py) has come. What has
 passed is settled. Pages of settled entries are kept for the last RETAINED of them, over all partitions; older ones are counted
 and put away, so a double is recognised as long as its first is among those. While more than IN_WORK_MAX entries are in work,
-inputs are not read on: those in Kafka are told as in work all the same. Where a topic gets partitions it begins anew.
+inputs are not read on: those in Kafka are told as in work all the same. Where a topic gets partitions, or a tenant topics of
+its own, it begins anew.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from veilstream.client.async_client import AsyncClient
-from veilstream.client.kafka import Cluster, Offsets, assign, committed_reader, describe, first_at
+from veilstream.client.kafka import Cluster, Offsets, assign, committed_reader, describe, first_at, topic_names
 from veilstream.client.ledger import CLOCKS_APART, Feed, Source, require_kept
 from veilstream.client.passed import CHAIN, Barrier, Look, Watched, looking
 from veilstream.contracts.errors import ClientError, VeilError
@@ -122,8 +123,8 @@ class _Round:
         watched = following.watched
         self._look, self._following = look, following
         self._barrier = Barrier(look, cluster, watched)
-        later = [topic for topic in (watched.results, watched.audit) if topic in cluster.partitions]
-        self._reads = (cluster.of(watched.verdicts, watched.letters), cluster.of(*later))
+        later = [topic for topic in (watched.results, *watched.events) if topic in cluster.partitions]
+        self._reads = (cluster.of(*watched.outcomes, watched.letters), cluster.of(*later))
         self._begun = self._passed = False
         self._at = 0
         self._ends: Offsets | None = None
@@ -157,17 +158,18 @@ async def follow(connect: Connect, metrics: LedgerMetrics, turned: list[float], 
         try:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(connect())
-                cluster = await describe(client.options, watched.topics)
+                now = watched.with_own(await topic_names(client.options))
+                cluster = await describe(client.options, now.topics)
                 consumer = committed_reader(client.options, wait_ms=FETCH_WAIT_MS, bytes_min=FETCH_BYTES_MIN)
                 stack.push_async_callback(consumer.stop)
                 await consumer.start()
                 look = await stack.enter_async_context(looking(client.options))
-                if following is not None and following.outgrown(cluster.partitions):
+                if following is not None and (following.outgrown(cluster.partitions) or following.watched != now):
                     log.warning("begins_anew", reason="partitions_added")
                     following = None
                 if following is None:
-                    following = await _beginning(consumer, cluster, metrics, watched)
-                feed = Feed(following.ledger, await client.decoder(), watched)
+                    following = await _beginning(consumer, cluster, metrics, now)
+                feed = Feed(following.ledger, await client.decoder(), now)
                 feed.redrives = following.uncovered
                 assign(consumer, following.positions)
                 async for _ in _turns(consumer, look, cluster, following, feed):
@@ -183,7 +185,8 @@ async def _beginning(
 ) -> Following:
     """An hour ago; now, where retention has been there since."""
     since = datetime.now(UTC) - BACK
-    inputs, outputs = cluster.of(watched.requests), cluster.of(watched.verdicts, watched.audit, watched.letters)
+    inputs = cluster.of(*watched.inputs)
+    outputs = cluster.of(*watched.outcomes, *watched.events, watched.letters)
     results = cluster.of(watched.results) if watched.results in cluster.partitions else []
     try:
         await require_kept(consumer, [*inputs, *outputs], since)
@@ -201,7 +204,7 @@ async def _turns(
     consumer: AIOKafkaConsumer, look: Look, cluster: Cluster, following: Following, feed: Feed
 ) -> AsyncIterator[None]:
     """Read and look on, one turn of the loop after the other, until a topic gets partitions."""
-    inputs = cluster.of(following.watched.requests)
+    inputs = cluster.of(*following.watched.inputs)
     round_ = _Round(look, cluster, following)
     looked, counted = -LOOK_S, time.monotonic()
     while True:
@@ -222,7 +225,8 @@ async def _turns(
         following.stand(sum(max(0, end - following.positions[partition]) for partition, end in ends.items()))
         _hold_inputs(consumer, inputs, following)
         if time.monotonic() >= counted + GROWN_S:
-            if following.outgrown(await look.partitions(following.watched.topics)):
+            watched = following.watched.with_own(await look.names())
+            if watched != following.watched or following.outgrown(await look.partitions(watched.topics)):
                 return
             counted = time.monotonic()
         looked = time.monotonic()  # and not before: a look that takes long must not be followed by the next one at once

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from veilstream.client.kafka import Cluster, Offsets, explain
+from veilstream.client.kafka import Cluster, Offsets, explain, stop_reading
 from veilstream.contracts import catalogue
 
 
@@ -43,6 +43,7 @@ class Watched:
     stages: tuple[Stage, ...] = (
         Stage("veil-admit", catalogue.GATED),
         Stage("veil-detection", catalogue.ADMITTED),
+        Stage("veil-detection", catalogue.OVERFLOW),
         Stage("veil-anonymization", catalogue.FINDINGS),
     )
     """In the order in which records pass them."""
@@ -50,6 +51,26 @@ class Watched:
     audit: str = catalogue.AUDIT
     letters: str = catalogue.DEAD_LETTERS
     results: str = catalogue.COMMAND_RESULTS
+    own: tuple[str, ...] = ()
+    """Tenants that have topics of their own in the place of `requests`, `verdicts` and `audit`; see `with_own`."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The topics that records come in by."""
+        return self._of(self.requests)
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The topics of verdicts."""
+        return self._of(self.verdicts)
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The topics of the audit."""
+        return self._of(self.audit)
+
+    def _of(self, shared: str) -> tuple[str, ...]:
+        return (shared, *(catalogue.own_topic(shared, tenant) for tenant in self.own))
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -59,7 +80,15 @@ class Watched:
     @property
     def topics(self) -> tuple[str, ...]:
         """All of them."""
-        return (self.requests, *self.inside, self.verdicts, self.audit, self.letters, self.results)
+        return (*self.inputs, *self.inside, *self.outcomes, *self.events, self.letters, self.results)
+
+    def with_own(self, names: Collection[str]) -> Watched:
+        """The same on a cluster with topics of these names: with each tenant that has all of its own."""
+        head = f"{self.requests}."
+        tenants = (name.removeprefix(head) for name in sorted(names) if name.startswith(head))
+        there = set(names)
+        mine = [t for t in tenants if {catalogue.own_topic(n, t) for n in (self.verdicts, self.audit)} <= there]
+        return replace(self, own=tuple(mine))
 
 
 CHAIN: Final = Watched()
@@ -79,6 +108,10 @@ class Look:
         """Where the logs end, open transactions included."""
         wanted = list(partitions)
         return dict(await self._consumer.end_offsets(wanted)) if wanted else {}
+
+    async def names(self) -> frozenset[str]:
+        """The topics that are there."""
+        return frozenset(await self._admin.list_topics())
 
     async def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """How many partitions those of the topics have that are there."""
@@ -119,7 +152,7 @@ async def looking(options: Mapping[str, Any]) -> AsyncIterator[Look]:
     except KafkaError as exc:
         raise explain(exc, str(options["bootstrap_servers"])) from None
     finally:
-        await consumer.stop()
+        await stop_reading(consumer)
         await admin.close()
 
 
@@ -130,8 +163,9 @@ class Barrier:
         self._look, self._watched = look, watched
         self._partitions = {
             topic: cluster.of(topic) if topic in cluster.partitions else []
-            for topic in (watched.requests, *watched.inside)
+            for topic in (*watched.inputs, *watched.inside)
         }
+        self._inputs = [partition for topic in watched.inputs for partition in self._partitions[topic]]
         self._stages = (Stage(watched.gate, watched.redrive), *watched.stages)
         self._at = 0
         self._ends: Offsets | None = None
@@ -141,7 +175,7 @@ class Barrier:
     async def begin(self) -> None:
         """1. Note how far the gate has come on the inputs. Redrives whose results were read before have to pass, too."""
         self._at, self._ends = 0, None
-        self.below = await self._look.committed(self._watched.gate, self._partitions[self._watched.requests])
+        self.below = await self._look.committed(self._watched.gate, self._inputs)
 
     async def step(self) -> bool:
         """2. Stage by stage, see whether its group has read what its topic held when the stage before had passed."""

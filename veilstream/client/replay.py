@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from veilstream.client.kafka import POLL_MS, assign, first_at, read, reading
-from veilstream.contracts.catalogue import AUDIT, VERDICTS
 from veilstream.contracts.errors import ClientError
 from veilstream.contracts.records import AuditEvent, Verdict
 
@@ -29,7 +28,7 @@ async def verdicts(
             raise ClientError("a group follows from where it left off: leave out `since`, and set follow=True")
         stream = _by_group(client, group)
     else:
-        stream = _since(client, VERDICTS, since, None, follow=follow, from_now=follow)
+        stream = _since(client, client.topics.verdicts, since, None, follow=follow, from_now=follow)
     decoder = await client.decoder()
     async for record in stream:
         verdict = await decoder.decode(record.value)
@@ -44,7 +43,7 @@ async def audit(
     if until is not None and until <= since:
         raise ClientError("`until` must lie after `since`")
     decoder = await client.decoder()
-    async for record in _since(client, AUDIT, since, until, follow=False, from_now=False):
+    async for record in _since(client, client.topics.audit, since, until, follow=False, from_now=False):
         event = await decoder.record(AuditEvent, record.value)
         if tenant is None or event.tenant == tenant:
             yield event
@@ -69,7 +68,7 @@ async def _since(
 
 async def _by_group(client: AsyncClient, group: str) -> AsyncIterator[Any]:
     async with reading(client.options, group=group) as consumer:
-        consumer.subscribe([VERDICTS])
+        consumer.subscribe([client.topics.verdicts])
         while True:
             for records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=500)).values():
                 for record in records:

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from veilstream.client.decoding import VerdictDecoder
-from veilstream.client.kafka import Cluster, assign, explain, read, started_consumer
+from veilstream.client.kafka import Cluster, assign, explain, read, started_consumer, stop_reading
 from veilstream.contracts.catalogue import VERDICTS
 from veilstream.contracts.errors import ClientError, VeilError
 from veilstream.contracts.identity import Origin
@@ -48,9 +48,11 @@ class Ticket:
 class Waiting:
     """Reads the verdict topic and answers tickets."""
 
-    def __init__(self, options: Mapping[str, Any], cluster: Cluster, decoder: VerdictDecoder) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], cluster: Cluster, decoder: VerdictDecoder, verdicts: str = VERDICTS
+    ) -> None:
         self._options = options
-        self._partitions = cluster.of(VERDICTS)
+        self._partitions = cluster.of(verdicts)
         self._decoder = decoder
         self._given = 0
         self._tickets: dict[int, Ticket] = {}
@@ -82,7 +84,7 @@ class Waiting:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._consumer is not None:
-            await self._consumer.stop()
+            await stop_reading(self._consumer)
 
     def ticket(self) -> Ticket:
         """2. A place in the line. Raises ClientError when the reader has ended."""

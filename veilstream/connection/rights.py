@@ -7,16 +7,17 @@ changelog that may not be read looks like an empty one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from veilstream.connection.denied import denied
-from veilstream.contracts.errors import ConfigError
+from veilstream.contracts.errors import ConfigError, WorldError
 
 TIMEOUT_S = 15.0
+Right = Literal["read", "write", "describe"]
 
 
 def missing_rights(
@@ -45,6 +46,31 @@ def _on_topics(admin: Any, names: Collection[str], operation: Any) -> Iterator[s
         allowed = _allowed(future, "TOPIC_AUTHORIZATION_FAILED")
         if allowed is not None and operation not in allowed:
             yield f"{operation.name.capitalize()} on {name}"
+
+
+def usable_topics(options: Mapping[str, Any], names: Collection[str], right: Right) -> frozenset[str]:
+    """Those of the topics that are there, and that this principal has the right to, as far as the broker tells. Blocks.
+
+    Raises WorldError: no answer.
+    """
+    if not names:
+        return frozenset()
+    admin = AdminClient(dict(options))  # kept: its futures fail once it is collected
+    described = admin.describe_topics(
+        TopicCollection(sorted(names)), include_authorized_operations=True, request_timeout=TIMEOUT_S
+    )
+    return frozenset(name for name, future in described.items() if _usable(future, AclOperation[right.upper()]))
+
+
+def _usable(future: Any, operation: Any) -> bool:
+    try:
+        allowed = future.result(timeout=2 * TIMEOUT_S).authorized_operations
+    except KafkaException as exc:
+        name = exc.args[0].name()
+        if name in ("UNKNOWN_TOPIC_OR_PART", "TOPIC_AUTHORIZATION_FAILED"):
+            return False
+        raise WorldError(f"the brokers do not tell of topics ({name}): look at them") from None
+    return allowed is None or operation in allowed
 
 
 def _on_group(admin: Any, group: str) -> bool:

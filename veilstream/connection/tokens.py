@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from veilstream.connection.addresses import address_of, check_allowed
 from veilstream.contracts.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
 
 PAGE: Final = "docs/security.md, Tokens"
 _SIGNING: Final = ("token_signing_key", "token_key_id", "token_subject")
-_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 def check_token_settings(settings: Settings) -> None:
@@ -57,29 +57,16 @@ def is_url(place: str) -> bool:
 
 def is_exposed(place: str) -> bool:
     """Whether a key set comes over the network unencrypted: whoever is on the way can put in a key of their own."""
-    from yarl import URL  # what fetches reads the address with it, too
-
-    return is_url(place) and URL(place).scheme == "http" and URL(place).host not in _LOCAL
+    address = address_of(place) if is_url(place) else None
+    return address is not None and address.is_exposed
 
 
 def _check_place(place: str, allowed: str) -> None:
     if not is_url(place):
         return
-    from yarl import URL
-
-    try:
-        url = URL(place)
-        host, port = url.host or "", url.explicit_port
-    except ValueError:
-        url, host, port = URL(), "", None
-    if url.scheme not in ("http", "https") or not host or url.user is not None or url.fragment:
+    address = address_of(place)
+    if address is None:
         raise ConfigError(
             "VEIL_TOKEN_KEYS is neither a file nor an address like https://issuer.example/jwks.json without user and password"
         )
-    bracketed = f"[{host}]" if ":" in host else host
-    here = bracketed if port is None else f"{bracketed}:{port}"
-    if here.lower() not in {one.strip().lower() for one in allowed.split(",")}:
-        raise ConfigError(
-            f"VEIL_TOKEN_KEYS names the host {here}, which is not in VEIL_TOKEN_KEYS_HOSTS: add it there if keys may come "
-            "from it"
-        )
+    check_allowed(address, "VEIL_TOKEN_KEYS", allowed, "VEIL_TOKEN_KEYS_HOSTS", "keys may come from it")

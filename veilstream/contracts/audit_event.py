@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Protocol
 
 import rfc8785
 
@@ -29,6 +30,18 @@ def leaf_hash(canonical: bytes) -> bytes:
     return hashlib.sha256(LEAF_PREFIX + canonical).digest()
 
 
-def actor_pseudonym(actor_key: bytes, actor: str) -> str:
-    """Keyed pseudonym of who did it; the same actor of the same tenant has the same one until the key is destroyed."""
-    return "actor_" + hmac.new(actor_key, actor.encode(), hashlib.sha256).hexdigest()[:PSEUDONYM_HEX]
+class ActorKey(Protocol):
+    """A key for pseudonyms, and the version of the root key it comes from."""
+
+    @property
+    def actor(self) -> bytes: ...
+    @property
+    def version(self) -> int: ...
+
+
+def actor_pseudonym(key: ActorKey, actor: str) -> str:
+    """Keyed pseudonym of who did it: the same actor of the same tenant has the same one until the key is rotated, and it says
+    under which version (`actor_…:v2`), so that two that differ are not taken for two people. Events of a release before name
+    none."""
+    digest = hmac.new(key.actor, actor.encode(), hashlib.sha256).hexdigest()
+    return f"actor_{digest[:PSEUDONYM_HEX]}:v{key.version}"

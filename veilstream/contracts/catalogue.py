@@ -14,6 +14,7 @@ from veilstream.contracts.resources import data_path
 REQUESTS = "veil.requests"
 GATED = "veil.gated"
 ADMITTED = "veil.admitted"
+OVERFLOW = "veil.admitted.overflow"
 FINDINGS = "veil.findings"
 VERDICTS = "veil.verdicts"
 AUDIT = "veil.audit"
@@ -26,6 +27,15 @@ PUBLIC_KEYS = "veil.public-keys"
 SCHEMAS = "veil.schemas"
 QUOTAS = "veil.ingest.quotas"
 REDRIVE = "veil.redrive"
+
+
+TENANT_ROLE = "clients."
+"""How the role of one tenant's people begins: `clients.T`. No other role, and no tenant id, has a dot."""
+
+
+def is_person(role: str) -> bool:
+    """Whether a role is people's (and their programs'), not an agent's."""
+    return role in ("clients", "operators") or role.startswith(TENANT_ROLE)
 
 
 class Topic(BaseModel):
@@ -46,6 +56,8 @@ class Topic(BaseModel):
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     watchers: tuple[str, ...] = ()
+    paced: bool = False
+    own: bool = False
     reserved: bool = False
 
     def partition_count(self, chain_partitions: int) -> int:
@@ -62,7 +74,7 @@ class Topic(BaseModel):
             "min.insync.replicas": str(max(1, replicas - 1)),
             "unclean.leader.election.enable": "false",
         }
-        if self.visibility == "public" and {"clients", "operators"} & set(self.writers):
+        if self.visibility == "public" and (not self.writers or any(map(is_person, self.writers))):
             # The broker decompresses what they send and measures that: no batch inflates beyond max_bytes in an agent.
             wanted |= {"compression.type": "uncompressed"}
         if self.cleanup == "compact":  # small topics that are read from the start: keep them short
@@ -86,3 +98,43 @@ def catalogue() -> dict[str, Topic]:
     except (ValidationError, yaml.YAMLError) as exc:
         raise ConfigError(f"topics/catalogue.yaml does not fit what its head says: {exc}") from exc
     return {row.name: row for row in rows}
+
+
+def own_topic(name: str, tenant: str) -> str:
+    """Name of a tenant's own topic: in tenant mode it stands in the place of the shared one."""
+    return f"{name}.{tenant}"
+
+
+def tenant_of_topic(name: str) -> str | None:
+    """The tenant whose own topic this is; None: it is a shared one, or none of ours.
+
+    Ids of tenants have no dot, and the one id that would meet a shared topic (veil.audit.checkpoints) is never given.
+    """
+    shared, _, tenant = name.rpartition(".")
+    row = catalogue().get(shared)
+    return tenant if row is not None and row.own and tenant and name not in catalogue() else None
+
+
+def own_rows(tenant: str, *, partitions: int) -> dict[str, Topic]:
+    """A tenant's own topics by name, `partitions` each, but for those whose order needs one.
+
+    They are as the shared ones, with the tenant's principal (`clients.T`) in the place of everybody's.
+    """
+
+    def owned(roles: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{TENANT_ROLE}{tenant}" if role == "clients" else role for role in roles)
+
+    rows = (row for row in catalogue().values() if row.own)
+    found = [
+        row.model_copy(
+            update={
+                "name": own_topic(row.name, tenant),
+                "partitions": row.partition_count(partitions),
+                "writers": owned(row.writers),
+                "readers": owned(row.readers),
+                "own": False,
+            }
+        )
+        for row in rows
+    ]
+    return {row.name: row for row in found}

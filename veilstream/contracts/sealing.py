@@ -26,9 +26,12 @@ NONCE_BYTES = 12  # NIST SP 800-38D recommends 96 bits
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-def associated_data(tenant: str, origin: Origin, stage: str) -> bytes:
-    """What a sealed payload is bound to: moved to another tenant, record or stage it does not open."""
-    return digest_of("veil-aad-v1", tenant, origin.cluster, origin.topic, origin.partition, origin.offset, stage)
+def associated_data(tenant: str, origin: Origin, stage: str, beside: bytes) -> bytes:
+    """What a sealed payload is bound to: moved to another tenant, record or stage, or with anything else beside it, it does not
+    open. For a record of a trusted topic ask `bound` (bound.py), which knows what stands beside its payload.
+    """
+    place = (origin.cluster, origin.topic, origin.partition, origin.offset)
+    return digest_of("veil-aad-v2", tenant, *place, stage, beside)
 
 
 def seal(seal_key: bytes, key_id: str, plaintext: bytes, bound_to: bytes) -> Sealed:
@@ -37,15 +40,18 @@ def seal(seal_key: bytes, key_id: str, plaintext: bytes, bound_to: bytes) -> Sea
     return Sealed(AES_GCM, key_id, nonce, AESGCM(_message_key(seal_key, bound_to)).encrypt(nonce, plaintext, bound_to))
 
 
-def unseal(seal_key: bytes, sealed: Sealed, bound_to: bytes) -> bytes:
-    """Open what `seal` sealed. Raises RecordError where it was changed, moved, or sealed under another key."""
+def unseal(seal_key: bytes, sealed: Sealed | None, bound_to: bytes) -> bytes:
+    """Open what `seal` sealed. Raises RecordError where there is none, or it was changed, moved, or sealed under another key."""
+    if sealed is None:
+        raise RecordError("the record has no sealed payload", code="bad_seal")
     if sealed.algorithm != AES_GCM:
         raise RecordError(f"sealed with an algorithm this topic does not take; use {AES_GCM}", code="bad_seal")
     try:
         return AESGCM(_message_key(seal_key, bound_to)).decrypt(sealed.nonce, sealed.ciphertext, bound_to)
     except (InvalidTag, ValueError):
         raise RecordError(
-            "the sealed payload was changed, or belongs to another record or stage", code="bad_seal"
+            "the sealed payload or what stands beside it was changed, or belongs to another record or stage",
+            code="bad_seal",
         ) from None
 
 

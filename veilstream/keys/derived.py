@@ -26,6 +26,8 @@ class TenantKeys:
     actor: bytes
     lane: bytes
     hpke_private: bytes
+    limits: bytes
+    """Of what stands for a user or an address in Redis."""
 
     def __repr__(self) -> str:
         return f"TenantKeys({self.key_id})"
@@ -43,5 +45,6 @@ def derive(root: bytes, key_id: str, version: int) -> TenantKeys:
         return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=f"veil-v1|{key_id}|{use}".encode()).derive(root)
 
     return TenantKeys(
-        key_id, version, for_use("seal"), for_use("hash"), for_use("actor"), for_use("lane"), for_use("hpke")
-    )
+        key_id, version, for_use("seal"), for_use("hash"), for_use("actor"), for_use("lane"), for_use("hpke"),
+        for_use("limits"),
+    )  # fmt: skip

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+import structlog
+
 from veilstream.contracts.errors import ErasedError, TenantError, WorldError
 from veilstream.contracts.records import Key
 from veilstream.keys.cache import REFRESH_FROM, WAIT_FROM, Limits, OpenedKeys
@@ -21,6 +23,8 @@ from veilstream.keys.opening import Opening
 from veilstream.keys.service import KEY_BYTES, REFUSED, KeyContext, KeyService
 
 __all__ = ["OPERATIONS", "KeyRing", "Limits", "TenantKeys", "derive", "new_key"]
+
+log = structlog.get_logger("veilstream.keys")
 
 OPERATIONS = ""
 """Tenant of the operations key: what belongs to no known tenant is sealed under it."""
@@ -80,17 +84,21 @@ class KeyRing:
     def apply(self, entry: Key) -> None:
         """Take up an entry of the topic; compaction may bring those of different keys in any order.
 
-        1. A destroyed key is forgotten at once, and for good.
-        2. The tenant's current key is chosen anew.
+        1. A key id belongs to the first tenant that comes with it: another one's entry under it is left out, and told.
+        2. A destroyed key is forgotten at once, and for good.
+        3. The tenant's current key is chosen anew.
         """
         former = self._entries.get(entry.key_id)
-        if former is not None and _wrapped(former) is None:  # 1
+        if former is not None and former.tenant != entry.tenant:  # 1
+            log.error("key_of_another_tenant", key_id=entry.key_id, of=former.tenant, left_out=entry.tenant)
+            return
+        if former is not None and _wrapped(former) is None:  # 2
             return
         self._entries[entry.key_id] = entry
         if _wrapped(entry) is None or (former is not None and _wrapped(former) != _wrapped(entry)):
             self._opened.drop(entry.key_id)
         self._opening.forget(entry.key_id)
-        if entry.scope in ("tenant", "operations"):  # 2
+        if entry.scope in ("tenant", "operations"):  # 3
             roots = self._roots.setdefault(entry.tenant, {})
             roots.pop(entry.key_id, None)
             roots[entry.key_id] = entry

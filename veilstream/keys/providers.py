@@ -10,9 +10,15 @@ from veilstream.settings import Settings
 
 
 def key_service(settings: Settings) -> KeyService:
-    """Raises ConfigError (no master key, no ARN)."""
+    """Raises ConfigError (no master key, no ARN, no address)."""
     if settings.key_service == "aws-kms":
-        return AwsKms(_by_region(settings.aws_kms_key or ""), endpoint=settings.aws_kms_endpoint)
+        keys = _by_region(settings.aws_kms_key or "", "VEIL_AWS_KMS_KEY")
+        return AwsKms(keys, endpoint=settings.aws_kms_endpoint)
+    if settings.key_service == "vault":
+        from veilstream.keys.vault import Vault  # and its HTTP library, which others need not load
+        from veilstream.keys.vault_server import vault_server
+
+        return Vault(_by_region(settings.vault_key or "", "VEIL_VAULT_KEY"), vault_server(settings))
     return LocalFile(settings.keys_folder)
 
 
@@ -22,12 +28,12 @@ def key_ring(settings: Settings, service: KeyService) -> KeyRing:
     return KeyRing(service, at_once=isinstance(service, LocalFile), limits=limits)
 
 
-def _by_region(text: str) -> dict[str, str]:
-    """`ARN`, or `eu=ARN, us=ARN`, or both: the one without a name is of every region that is not named."""
+def _by_region(text: str, variable: str) -> dict[str, str]:
+    """`KEY`, or `eu=KEY, us=KEY`, or both: the one without a name is of every region that is not named."""
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        region, _, arn = part.rpartition("=")
+        region, _, key = part.rpartition("=")
         if region in found:
-            raise ConfigError(f"VEIL_AWS_KMS_KEY names two keys for {region or 'all other regions'}: leave one")
-        found[region] = arn
+            raise ConfigError(f"{variable} names two keys for {region or 'all other regions'}: leave one")
+        found[region] = key
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import orjson
 
@@ -16,6 +17,8 @@ from veilstream.ledger.sameness import event_digest, kind_of, letter_digest, ver
 REDRIVE_KIND = "dlq.redrive"
 DONE = "done"
 VERDICT_ACTION = "verdict"
+PUT_BESIDE: Final = frozenset({"record_replayed", "wrong_partition"})
+"""Codes of admit's letters about records that somebody wrote to veil.gated beside the gate."""
 
 Window = Mapping[tuple[str, int], range]
 """By topic and partition, the offsets of the inputs that are accounted for."""
@@ -30,11 +33,13 @@ class Statement:
     audit: Account
     """Verdicts and refusals as what was accepted, their audit events as what came of them."""
     letters: int
-    """All dead letters of the window, the attached ones too."""
+    """All dead letters of the window, the attached ones too, but for `put_beside`."""
     letters_without_origin: int
     """Of any time since the window began: nobody could read which input record they belong to; it is among the gaps."""
     unreadable: int
     """Outputs that this release cannot decode: what they answer for is among the gaps."""
+    put_beside: int = 0
+    """Dead letters of any time since the window began about records that somebody wrote to veil.gated beside the gate."""
 
     @property
     def letters_attached(self) -> int:
@@ -56,7 +61,7 @@ class Ledger:
         self._cluster, self._inside = cluster, inside
         self.window = dict(window)
         self._records, self._audit = Book(), Book()
-        self._letters = self._nowhere = self._unreadable = 0
+        self._letters = self._nowhere = self._unreadable = self._put_beside = 0
         self.outside = 0
         """Outcomes and events of records before the window, or no longer held: not judged."""
 
@@ -87,9 +92,14 @@ class Ledger:
 
         One with a tenant is an attachment: who wrote it passed the record on as refused, and the verdict is still to come
         (docs/design.md, whose fault). Were it an outcome, a verdict lost behind it would not be missed.
+
+        One about a record that was put beside the gate's is counted by itself, whatever origin that record names: the genuine
+        record of that origin has its own outcome.
         """
         origin = letter.origin or letter.coordinates
-        if letter.origin is None and origin.topic in self._inside:
+        if letter.code in PUT_BESIDE:
+            self._put_beside += 1
+        elif letter.origin is None and origin.topic in self._inside:
             self._nowhere += 1
         elif self._holds(origin):
             self._letters += 1
@@ -130,6 +140,7 @@ class Ledger:
             letters=self._letters,
             letters_without_origin=self._nowhere,
             unreadable=self._unreadable,
+            put_beside=self._put_beside,
         )
 
     def _holds(self, origin: Origin) -> bool:

@@ -83,6 +83,8 @@ class Case:
     """For what is sealed in a dead letter."""
     letter: DeadLetter | None = None
     """The dead letter the command names; None: it names none, or there is none any more."""
+    missing: tuple[str, ...] = ()
+    """Of the own topics that the command asks for, those that agents cannot use."""
 
     @property
     def tenant(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from veilstream.contracts.bound import NOT_YET
 from veilstream.contracts.errors import ErasedError, RecordError, VeilError
 from veilstream.contracts.identity import verdict_id
 from veilstream.contracts.mapping import to_plain
@@ -23,7 +24,7 @@ from veilstream.policy.case import DELETED, Case, Judgement
 from veilstream.policy.edge import checked, read_json
 from veilstream.policy.state import DISCARDED, OPEN, REDRIVEN, disposition_key, place_of, state_of
 from veilstream.verdicts.dead_letters import open_dead_letter, seal_owned
-from veilstream.verdicts.originals import REDRIVE_STAGE, Original, is_of_input, original_of
+from veilstream.verdicts.originals import Original, is_of_input, original_of
 
 KINDS = ("dlq.show", "dlq.redrive", "dlq.discard")
 SHOWN_BYTES_MAX = 5 << 19
@@ -73,7 +74,6 @@ def redrive(case: Case, body: LetterPlace) -> Judgement:
     _readable(case, letter)
     original = original_of(case.codec, case.keyring, letter)
     value = _value(case, original)
-    payload = seal_owned(case.keyring, original.tenant, value, original.origin, REDRIVE_STAGE)
     revision = original.revision + 1
     again = Redrive(
         origin=original.origin,
@@ -81,13 +81,13 @@ def redrive(case: Case, body: LetterPlace) -> Judgement:
         supersedes="" if original.tenant is None else verdict_id(original.tenant, original.origin, original.revision),
         command=case.command.id,
         tenant=original.tenant or OPERATIONS,
-        payload=payload,
+        payload=NOT_YET,
         received_ms=original.received_ms,
     )
     return Judgement(
         resource(letter.id), f"the record is judged again as revision {revision}",
         _told(case, letter) | {"state": REDRIVEN, "revision": revision, "changed": True},
-        writes=_written(case, letter, REDRIVEN), redrive=again, traceparent=original.traceparent,
+        writes=_written(case, letter, REDRIVEN), redrive=seal_owned(case.keyring, again, value), traceparent=original.traceparent,
     )  # fmt: skip
 
 

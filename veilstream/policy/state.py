@@ -31,6 +31,11 @@ def tenant_key(tenant: str) -> bytes:
     return _TENANT + tenant.encode()
 
 
+def is_tenant(key: bytes) -> bool:
+    """Whether the row is a tenant's."""
+    return key.startswith(_TENANT)
+
+
 def active_key(tenant: str) -> bytes:
     """Key of a tenant's activation."""
     return b"active/" + tenant.encode()

@@ -21,6 +21,8 @@ from veilstream.tenancy.tiers import Compliance, Region, TierName, effective
 PUBLIC_KEY_BYTES = 32  # X25519
 LIMIT_MAX = 10**12
 """Of a limit: no tenant sends a thousand milliards in a day, and sums of such numbers stay far below 64 bits."""
+ACTOR_LIMIT_MAX = 100_000
+"""Of a limit by user or address: Redis remembers each record that counts under it, some 100 bytes, for two minutes."""
 TOKEN_ID_CHARACTERS = 200
 OFFSET_MAX = (1 << 63) - 1  # what Kafka's protocol has for offsets; times are as long
 
@@ -49,6 +51,7 @@ def _tenant_id(value: str) -> str:
 PublicKeyText = Annotated[str, AfterValidator(is_public_key)]
 Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX)]
 """None admitted at all is what `tenant.suspend` is for."""
+ActorLimit = Annotated[int, Field(ge=1, le=ACTOR_LIMIT_MAX)]
 
 
 class LimitsGiven(Strict):
@@ -59,6 +62,8 @@ class LimitsGiven(Strict):
     requests_per_day: Limit | None = None
     characters_per_minute: Limit | None = None
     characters_per_day: Limit | None = None
+    user_requests_per_minute: ActorLimit | None = None
+    address_requests_per_minute: ActorLimit | None = None
 
 
 class TenantCreate(Strict):
@@ -73,6 +78,7 @@ class TenantCreate(Strict):
         tuple[PolicyId, ...], StrictType(False), Field(max_length=100), AfterValidator(_as_set)
     ] = ()
     limits: LimitsGiven | None = None
+    own_topics: bool = False
 
     @property
     def verdict_key_bytes(self) -> bytes | None:
@@ -137,6 +143,7 @@ def tenant_json(tenant: Tenant) -> dict[str, Any]:
         "allowed_policies": list(tenant.allowed_policies), "limits": limits_json(tenant.limits),
         "limits_in_effect": limits_json(effective(tenant.tier, tenant.limits)), "limits_from": tenant.limits_from,
         "changed_ms": tenant.changed_ms, "changed_offset": tenant.changed_offset,
+        "own_topics": tenant.own_topics, "own_topics_ms": tenant.own_topics_ms if tenant.own_topics else None,
     }  # fmt: skip
 
 
@@ -150,6 +157,7 @@ def tenant_of_json(told: Mapping[str, Any]) -> Tenant:
         verdict_key=None if told["verdict_key"] is None else base64.b64decode(told["verdict_key"]),
         allowed_policies=tuple(told["allowed_policies"]), limits=None if limits is None else Limits(**limits),
         limits_from=told["limits_from"],
+        own_topics_ms=-1 if told.get("own_topics_ms") is None else told["own_topics_ms"],
     )  # fmt: skip
 
 

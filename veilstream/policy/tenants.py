@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from veilstream.contracts.errors import RecordError
-from veilstream.contracts.records import LimitsFrom, PublicKey, Tenant
+from veilstream.contracts.records import Command, LimitsFrom, PublicKey, Tenant
 from veilstream.contracts.sealing import HPKE
 from veilstream.policy.activation import activation_of, pin_of, version_of
 from veilstream.policy.bodies import Nothing, active_json
-from veilstream.policy.case import ACTIVE, DELETED, SUSPENDED, Case, Judgement, deleted
+from veilstream.policy.case import ACTIVE, DELETED, SUSPENDED, Case, Judgement, Place, deleted
 from veilstream.policy.document import shipped
 from veilstream.policy.state import tenant_key
 from veilstream.policy.tenant_bodies import (
@@ -30,6 +30,7 @@ from veilstream.policy.tenant_bodies import (
     tenant_json,
     updated_limits,
 )
+from veilstream.tenancy.ids import is_tenant_id
 
 FORMER_LIMITS_MAX = 16
 """A record is counted under what its gate knew: who changes limits seventeen times while it is under way gets the oldest kept."""
@@ -43,11 +44,14 @@ def create(case: Case, body: TenantCreate) -> Judgement:
     there = case.state.tenant(tenant)
     if there is not None:
         return _created_before(there, body)
+    if body.own_topics:
+        _require_topics(case)
     root = case.roots.root(tenant, body.region, place.at_ms)
     row = Tenant(
         tenant, root.key_id, root.public_key, place.at_ms, place.offset, name=body.name, tier=body.tier,
         region=body.region, compliance=body.compliance, verdict_key=body.verdict_key_bytes,
         allowed_policies=body.allowed_policies, limits=created_limits(body.limits), limits_from=place.offset,
+        own_topics_ms=place.at_ms if body.own_topics else -1,
     )  # fmt: skip
     default = shipped()
     there_is = case.state.version(default.id, default.version)  # what stands there under its name is the default, then
@@ -77,17 +81,25 @@ def list_all(case: Case, body: TenantList) -> Judgement:
 
 
 def update(case: Case, body: TenantUpdate) -> Judgement:
-    """Changes the fields that are given. Tier and limits of former commands are kept, for records that are under way."""
+    """Changes the fields that are given. Tier and limits of former commands are kept, for records that are under way.
+
+    Its region can be given, though it never changes: then its public key is published again with it, for producers that follow
+    one of a release before regions.
+    """
     row = case.live_tenant()
-    if "region" in body.model_fields_set and body.region != row.region:
-        raise RecordError(
-            "a tenant's region never changes, since its data stay where they are: create another tenant there",
-            code="region_fixed",
-        )
-    changed = updated(row, body, case.place.offset)
-    if changed == row:
-        return _unchanged(row, "the tenant is so already")
-    return _changed(case, changed, "the tenant is changed")
+    changed = updated(row, body, case.place)
+    public = (PublicKey(row.tenant, row.key_id, HPKE, row.public_key, row.region),)
+    told = (
+        _unchanged(row, "the tenant is so already")
+        if changed == row
+        else _changed(case, changed, "the tenant is changed")
+    )
+    if changed.own_topics != row.own_topics:
+        _require_topics(case)
+        return replace(told, public_keys=public, reason="the tenant has topics of its own from now on")
+    if "region" in body.model_fields_set:
+        return replace(told, public_keys=public, reason=f"{told.reason}; its public key is published with its region")
+    return told
 
 
 def suspend(case: Case, _: Nothing) -> Judgement:
@@ -127,8 +139,13 @@ def delete(case: Case, body: TenantDelete) -> Judgement:
     )  # fmt: skip
 
 
-def updated(row: Tenant, body: TenantUpdate, offset: int) -> Tenant:
-    """The row with what is given; `offset` is the command's."""
+def updated(row: Tenant, body: TenantUpdate, place: Place) -> Tenant:
+    """The row with what is given; `place` is the command's. Raises RecordError."""
+    if "region" in body.model_fields_set and body.region != row.region:
+        raise RecordError(
+            "a tenant's region never changes, since its data stay where they are: create another tenant there",
+            code="region_fixed",
+        )
     given: dict[str, Any] = {
         name: getattr(body, name)
         for name in ("name", "tier", "compliance", "allowed_policies")
@@ -138,11 +155,35 @@ def updated(row: Tenant, body: TenantUpdate, offset: int) -> Tenant:
         given["verdict_key"] = body.verdict_key_bytes
     if "limits" in body.model_fields_set:
         given["limits"] = updated_limits(row.limits, body.limits)
+    if "own_topics" in body.model_fields_set and body.own_topics != row.own_topics:
+        if row.own_topics:
+            raise RecordError(
+                "a tenant that has topics of its own keeps them: its records and verdicts stand there",
+                code="own_topics_fixed",
+            )
+        given["own_topics_ms"] = place.at_ms
     changed = replace(row, **given)
     if (changed.tier, changed.limits) == (row.tier, row.limits):
         return changed
     former = (LimitsFrom(row.tier, row.limits_from, row.limits), *row.former_limits)[:FORMER_LIMITS_MAX]
-    return replace(changed, limits_from=offset, former_limits=former)
+    return replace(changed, limits_from=place.offset, former_limits=former)
+
+
+def own_topics_wanted(command: Command) -> str | None:
+    """The tenant for which a command asks for own topics, as far as it can be told before it is judged."""
+    if command.kind not in ("tenant.create", "tenant.update") or command.tenant is None:
+        return None
+    return command.tenant if is_tenant_id(command.tenant) and '"own_topics"' in command.body else None
+
+
+def _require_topics(case: Case) -> None:
+    """Records and verdicts on topics that are not there would hold the chain for all tenants."""
+    if case.missing:
+        raise RecordError(
+            f"the tenant's own topics are not there, or not shown to the policy agent ({', '.join(case.missing)}): run `veil "
+            "topics apply --tenant` first, or `veil tenant create --own-topics`, which does both",
+            code="own_topics_missing",
+        )
 
 
 def gone(row: Tenant) -> Tenant:
@@ -155,10 +196,11 @@ def _created_before(there: Tenant, body: TenantCreate) -> Judgement:
         raise deleted()
     as_asked = (
         body.name, body.tier, body.region, body.compliance, body.verdict_key_bytes, body.allowed_policies,
-        created_limits(body.limits),
+        created_limits(body.limits), body.own_topics,
     )  # fmt: skip
     if as_asked != (
-        there.name, there.tier, there.region, there.compliance, there.verdict_key, there.allowed_policies, there.limits
+        there.name, there.tier, there.region, there.compliance, there.verdict_key, there.allowed_policies, there.limits,
+        there.own_topics,
     ):  # fmt: skip
         raise RecordError(
             "there is such a tenant with another configuration: nothing was changed", code="tenant_exists"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from veilstream.contracts.codec import Codec
-from veilstream.contracts.errors import RecordError, TenantError
+from veilstream.contracts.errors import RecordError, TenantError, WorldError
 from veilstream.contracts.records import Activation, ActiveFrom, PolicyPin, PolicyVersion, Tenant
 from veilstream.policy.document import Policy, digest_of_document, parse_policy
-from veilstream.policy.state import State, is_disposition, revoked_key, version_of_key
+from veilstream.policy.state import State, is_disposition, is_tenant, revoked_key, version_of_key
 from veilstream.policy.version import is_prerelease, order_of
 
 R = TypeVar("R")
@@ -32,6 +32,9 @@ class PolicyView:
         self._state = _Remembering(codec, self._rows)
         self._versions: dict[str, set[str]] = {}
         self._parsed: dict[tuple[str, str, str], Policy] = {}
+        self._codec = codec
+        self._unread_tenants: set[bytes] = set()
+        self._own_topics: set[str] = set()
         self.state_offset = -1
         """Offset up to which `veil.state` was read."""
 
@@ -49,6 +52,8 @@ class PolicyView:
         else:
             self._rows[key] = value
         self._state.forget(key)
+        if is_tenant(key) and value is not None:
+            self._unread_tenants.add(key)
         if (named := version_of_key(key)) is not None:
             versions = self._versions.setdefault(named[0], set())
             (versions.discard if value is None else versions.add)(named[1])
@@ -56,6 +61,18 @@ class PolicyView:
     def tenant(self, tenant: str) -> Tenant | None:
         """A tenant's configuration; None: no such tenant. The operations key's row is no tenant."""
         return self._state.tenant(tenant) if tenant else None
+
+    def own_topics(self) -> frozenset[str]:
+        """Tenants that have topics of their own. Decodes each tenant's row once, so it is for who needs to know them all."""
+        for key in tuple(self._unread_tenants):
+            try:
+                row = self._codec.decode(Tenant, self._rows[key])
+            except WorldError:  # its schema has not come yet
+                continue
+            self._unread_tenants.discard(key)
+            if row.tenant and row.own_topics:  # for good: a tenant keeps them
+                self._own_topics.add(row.tenant)
+        return frozenset(self._own_topics)
 
     def revoked(self, tenant: str, token: bytes) -> bool:
         """Whether a token of the tenant was revoked; `token` is its `use_id`. Rows not here yet revoke nothing."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from veilstream.contracts.errors import ConfigError
-from veilstream.contracts.step import Decode, OnFailure, Step
+from veilstream.contracts.step import Decode, OnFailure, Record, Step
 from veilstream.runtime.follower import Follower
 from veilstream.runtime.pool import Pool
 
@@ -45,6 +45,7 @@ class Agent(Generic[T]):
     name: str
     group: str
     topics: tuple[str, ...]
+    """What it always reads."""
     decode: Decode[T]
     step: Step[T]
     on_failure: OnFailure
@@ -59,6 +60,14 @@ class Agent(Generic[T]):
     """Topics of which a service reads single records: the right to is asked for at start."""
     batch_records: int | None = None
     """Fewer records a batch than the setting says, where one can make much more of itself."""
+    batch_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By input topic: fewer bytes a batch than the setting says, where others are to have a turn sooner."""
+
+    begins_after: Callable[[Record], Awaitable[None]] | None = None
+    """Returns when the batch that ends with this record may be begun; raises `WorldError` where that takes long, which holds the
+    partition. While it waits the partition is in no step: it holds up nobody, even where its step is to run alone."""
+    also: Callable[[], Collection[str]] = tuple
+    """Further input topics, by what the followers know: asked after they are caught up, and ever again (inputs.py)."""
 
     def __post_init__(self) -> None:
         if not self.topics:
@@ -67,6 +76,10 @@ class Agent(Generic[T]):
             raise ConfigError(
                 f"agent {self.name} has a table and {len(self.topics)} input topics; a table's part belongs to one input "
                 "partition, so it must have exactly one input topic: edit `topics` in its app.py"
+            )
+        if self.table is not None and self.also is not tuple:
+            raise ConfigError(
+                f"agent {self.name} has a table, so it must have exactly one input topic: take `also` out"
             )
         if self.table is not None and self.sink is not None:
             raise ConfigError(

@@ -19,6 +19,7 @@ from veilstream.runtime.faust_app import FaustApp
 from veilstream.runtime.faust_consumer import Reading
 from veilstream.runtime.flow import Limits
 from veilstream.runtime.follower import Follower
+from veilstream.runtime.inputs import Inputs, usable_by
 from veilstream.runtime.kafka import client_options, faust_credentials, require_rights, require_transactions
 from veilstream.runtime.partitions import Partitions
 from veilstream.runtime.watchdog import LOOK_S, Watchdog
@@ -62,8 +63,19 @@ class EngineApp(FaustApp):
             metrics=metrics,
             ending=ending,
         )
+        self._name = agent.name
+
+    def begin_with(self, topics: Collection[str]) -> None:
+        """What is read from the start on."""
         raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-        self.agent(self.topic(*agent.topics, acks=False, **raw), name=agent.name, concurrency=1)(self._hand_over)
+        self.agent(self.topic(*sorted(topics), acks=False, **raw), name=self._name, concurrency=1)(self._hand_over)
+
+    async def widen(self, topics: Collection[str]) -> bool:
+        """Read these topics from now on; False: not now, as partitions are being taken over."""
+        if not (self.flowing and await self.read_topics(topics)):
+            return False
+        log.info("input_topics_added", topics=len(topics))
+        return True
 
     async def _hand_over(self, stream: Any) -> None:
         """Faust's stream costs a turn of the event loop for each event; what waits behind the first is taken along."""
@@ -145,6 +157,11 @@ async def _start(agent: Agent[T], settings: Settings, app: EngineApp) -> None:
         await service.start()
     loading = () if agent.pool is None else (agent.pool.start(),)
     await asyncio.gather(*loading, *(_follow(follower, options, app) for follower in agent.followers))
+    inputs = Inputs(agent, usable_by(settings))
+    await inputs.widened()
+    app.begin_with(inputs.topics)
+    widening = asyncio.create_task(inputs.follow(app.widen), name="inputs")
+    app.ending.watch(widening, "looking for input topics")
     await app.start()  # 4
     await app.wait_until_stopped()
     if app.crash_reason is not None:

@@ -15,7 +15,7 @@ Faust's own producer is never used, so it is not started: nothing could send out
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -148,6 +148,18 @@ class FaustApp(faust.App):
     @property
     def consumer_started(self) -> bool:
         return self._consumer is not None and self._consumer.reading._consumer is not None
+
+    async def read_topics(self, topics: Collection[str]) -> bool:
+        """Read these topics from now on, by a rebalance; False while there is one going on, in which it cannot be done.
+
+        Faust has this for agents that are added while it runs, 45 s after they were (Conductor._subscriber).
+        """
+        if not self.consumer_started or self.rebalancing:
+            return False
+        for channel in self.topics:
+            channel.topics = sorted(topics)
+        await self.consumer.subscribe(await self.topics._update_indices())
+        return True
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super()._on_partitions_revoked(revoked)

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
 
 from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.contracts.step import Record
@@ -33,6 +34,8 @@ class Follower:
         self.topic = topic
         self._apply = apply
         self._positions: dict[int, int] = {}
+        self._source: AIOKafkaConsumer | None = None
+        self._reached: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._caught_up: asyncio.Future[None] | None = None
@@ -77,6 +80,19 @@ class Follower:
             return False
         return True
 
+    async def up_to_now(self, timeout_s: float) -> bool:
+        """Wait until what is committed to the topic by now is applied; one question to the broker. False: not in time."""
+        if self._source is None:
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                ends = await self._source.end_offsets(list(self._reached))
+                async with self._moved:
+                    await self._moved.wait_for(lambda: all(self._reached[tp] >= end for tp, end in ends.items()))
+        except (TimeoutError, KafkaError):
+            return False
+        return True
+
     async def _follow(self, options: Mapping[str, Any], caught_up: asyncio.Future[None]) -> None:
         source = reader(options)
         await source.start()
@@ -91,13 +107,14 @@ class Follower:
                         self._apply(to_record(raw))
                         self._positions[tp.partition] = raw.offset + 1
                     await self._notify()
-                if not caught_up.done():
-                    reached = [await source.position(tp) >= ends[tp] for tp in partitions]
-                    if all(reached):
-                        self._positions |= {tp.partition: await source.position(tp) for tp in partitions}
-                        await self._notify()
-                        caught_up.set_result(None)
+                self._reached = {tp: await source.position(tp) for tp in partitions}
+                await self._notify()
+                if not caught_up.done() and all(self._reached[tp] >= ends[tp] for tp in partitions):
+                    self._positions |= {tp.partition: at for tp, at in self._reached.items()}
+                    self._source = source
+                    caught_up.set_result(None)
         finally:
+            self._source = None
             await source.stop()
 
     async def _partitions(self, options: Mapping[str, Any]) -> list[TopicPartition]:

@@ -182,6 +182,8 @@ class Lane(Generic[T]):
         batch = [record for record in batch if record.offset >= self.done]  # some may be committed since it was held
         if not batch:
             return
+        if self.agent.begins_after is not None:
+            await self.agent.begins_after(batch[-1])
         condemned = self._caution.condemned(self.done)
         work = self._condemn(batch[0]) if condemned else await self._judge(batch)
         if work is None:

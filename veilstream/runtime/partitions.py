@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -281,6 +281,8 @@ class Partitions(Generic[T]):
         caution: Caution,
     ) -> None:
         committed, stored = starts
+        most = self._agent.batch_bytes.get(source.topic, self._limits.batch_bytes)
+        limits = replace(self._limits, batch_bytes=min(self._limits.batch_bytes, most))
 
         async def renew() -> AIOKafkaProducer:
             return await self._renew(lane)
@@ -293,7 +295,7 @@ class Partitions(Generic[T]):
             part=part,
             committed=committed,
             stored=stored,
-            limits=self._limits,
+            limits=limits,
             valve=self._carrier,
             metrics=self._metrics,
             caution=caution,

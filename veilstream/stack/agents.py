@@ -17,7 +17,7 @@ from veilstream.stack.process import Program
 Need = Literal["postgres", "redis"]
 
 NEEDS: Mapping[str, tuple[Need, ...]] = {
-    "gate": (),
+    "gate": ("redis",),
     "admit": (),
     "detection": (),
     "anonymization": (),
@@ -27,7 +27,7 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
 }
 """By agent, the services beside Kafka that it may reach: of the others it is not even told the password.
 
-Redis is nobody's until the vault is built; then it is anonymization's and restore's.
+In Redis the gate counts users and addresses. The vault, once it is built, is anonymization's and restore's.
 """
 
 AGENTS = tuple(NEEDS)

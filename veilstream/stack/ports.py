@@ -17,6 +17,9 @@ _LOWEST, _HIGHEST = 20_000, 31_999
 _ATTEMPTS = 200
 _PATIENCE_S = 1.5
 
+_BESIDE = ("kafka", "postgres", "redis")
+"""Folders of a stack's servers: ports are chosen for all of them before the first one listens."""
+
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on that port of 127.0.0.1 now."""
@@ -44,15 +47,23 @@ def free_port(taken: frozenset[int] = frozenset()) -> int:
 def kept_port(folder: Path, name: str) -> int:
     """The port of server `name` of this folder: the one it had before when that is free, else a new one, noted.
 
-    A server that was killed a moment ago may still hold it: that is worth a short wait, for its clients' sake.
+    A server that was killed a moment ago may still hold it: that is worth a short wait, for its clients' sake. What the other
+    servers of the stack have noted is theirs, whether they listen already or not.
     """
     path = folder / "ports.json"
-    known: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if name in known and _becomes_free(known[name]):
+    known = _noted(path)
+    places = (place / server for place in (folder, folder.parent) for server in _BESIDE)
+    others = {port for place in places if place != folder for port in _noted(place / path.name).values()}
+    if name in known and known[name] not in others and _becomes_free(known[name]):
         return known[name]
-    port = free_port(frozenset(known.values()))
+    port = free_port(frozenset(known.values()) | others)
     write_atomically(path, json.dumps({**known, name: port}, indent=1, sort_keys=True) + "\n")
     return port
+
+
+def _noted(path: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
 
 
 def _becomes_free(port: int) -> bool:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from veilstream.contracts.errors import StackError
 from veilstream.settings import Settings
-from veilstream.stack.health import ready_latency_ms
+from veilstream.stack.health import metric, ready_latency_ms
 from veilstream.stack.kafka import brokers_known
 from veilstream.stack.postgres import accepts_connections
 from veilstream.stack.process import memory_bytes
 from veilstream.stack.redis import answers
 from veilstream.stack.state import ComponentState, StackState, read_state, settings_of
+
+ACTOR_LIMITS = "veil_actor_limits_available"
+"""The gate's metric of veilstream/telemetry/quotas.py."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Status:
 
     state: StackState
     latency_ms: dict[str, float | None]
+    actor_limits: bool | None = None
+    """Whether the gate holds users and addresses to their limits: not while Redis does not answer it in time, though it may
+    answer others. None: the gate does not say so, or has these limits switched off."""
 
     @property
     def healthy(self) -> bool:
@@ -40,7 +46,12 @@ class Status:
             }
             for component in self.state.components
         }
-        return {**asdict(self.state), "healthy": self.healthy, "components": answered}
+        return {
+            **asdict(self.state),
+            "healthy": self.healthy,
+            "actor_limits": self.actor_limits,
+            "components": answered,
+        }
 
 
 def status(folder: Path) -> Status:
@@ -50,7 +61,13 @@ def status(folder: Path) -> Status:
         raise StackError(f"the stack on {folder} has just ended")
     with ThreadPoolExecutor(max(1, len(state.components))) as pool:
         latencies = pool.map(lambda component: _latency_ms(component, settings), state.components)
-        return Status(state, {c.name: value for c, value in zip(state.components, latencies, strict=True)})
+        answered = {c.name: value for c, value in zip(state.components, latencies, strict=True)}
+    return Status(state, answered, _actor_limits(state))
+
+
+def _actor_limits(state: StackState) -> bool | None:
+    said = [metric(c.port, ACTOR_LIMITS) for c in state.components if c.name == "gate"]
+    return None if not said or said[0] is None else said[0] > 0
 
 
 def _latency_ms(component: ComponentState, settings: Settings) -> float | None:

@@ -23,7 +23,8 @@ class AccessMetrics:
         )
         self._unauthorized = Counter(
             "veil_unauthorized_access_attempts",
-            "Records with a genuine token that does not allow them: another tenant, audience, no permission.",
+            "Records with a genuine token, or on a tenant's own topic, that does not allow them: another tenant, audience, no "
+            "permission.",
             registry=registry,
         )
         self._regions = Counter(
@@ -35,6 +36,10 @@ class AccessMetrics:
         self._attempts.labels(result).inc()
         if result in UNAUTHORIZED:
             self._unauthorized.inc()
+
+    def foreign_record(self) -> None:
+        """A record on a tenant's own topic names another tenant."""
+        self._unauthorized.inc()
 
     def region_violation(self) -> None:
         """A record came to the wrong region."""

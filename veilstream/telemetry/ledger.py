@@ -46,6 +46,11 @@ class LedgerMetrics(Collector):
             ("refusals", "Of these, those with a verdict that refuses.", records.refusals),
             ("dead_letters", "Of these, those with a dead letter alone.", records.dead_letters),
             ("outside", "Outcomes of records that are not held any more: not judged.", self.standing.outside),
+            (
+                "put_beside",
+                "Dead letters of records written to veil.gated beside the gate.",
+                self.standing.statement.put_beside,
+            ),
             ("unreadable", "Outputs that this release cannot decode.", self.standing.statement.unreadable),
         ):
             yield CounterMetricFamily(f"veil_ledger_{name}", text, value=count)

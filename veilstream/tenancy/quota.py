@@ -1,19 +1,29 @@
 """Quotas: whether one more record of a tenant is admitted, decided from its counts alone. No clock, no Kafka, no float.
 
-Windows are fixed and of the broker's clock: the second, the minute and the UTC day of the record's own broker time. They never go
-back: a record with an earlier time counts in the present window. Only admitted records count. Limits are those in force for this
-record; changed ones hold at once, for the windows as they stand.
+Windows are the second, the minute and the UTC day of the record's own broker time (windows.py). Only admitted records count.
+Limits are those in force for this record; changed ones hold at once, for the windows as they stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from veilstream.contracts.records import Limits, QuotaCounts, Refusal
+from veilstream.contracts.records import Limits, QuotaCounts, QuotaDay, QuotaWindow, Refusal
+from veilstream.tenancy.windows import (
+    DAY_MS,
+    MINUTE_MS,
+    NO_MARK,
+    Place,
+    day_fields,
+    day_of,
+    in_second,
+    marked,
+    minute_of,
+    one_more,
+    second_mark,
+)
 
-SECOND_MS, MINUTE_MS, DAY_MS = 1_000, 60_000, 86_400_000
 BACKOFF_S: Final = (1, 2, 4, 8, 15)
 """Seconds to wait after the first, second, … refusal in a row; the last for all that follow."""
 
@@ -27,44 +37,65 @@ CODES: Final = (DAY, CHARACTERS_DAY, MINUTE, CHARACTERS_MINUTE, SECOND)
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
-    """One limit and what of it is used in its present window."""
+class Decision:
+    """The tenant's row and that of the record's minute after the record, and why it is refused: None where it is admitted."""
+
+    counts: QuotaCounts
+    minute: QuotaWindow
+    """The very one that was handed in where nothing changed in it."""
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Exceeded:
+    """A limit that the record is too much for, and how much it needs of it alone."""
 
     code: str
-    limit: int | None
-    used: int
+    limit: int
     more: int
-
-    @property
-    def exceeded(self) -> bool:
-        return self.limit is not None and self.used + self.more > self.limit
 
     @property
     def never_fits(self) -> bool:
         """A text that is larger than the whole window. One record always fits a limit of records but 0, which may be raised."""
-        return self.code in (CHARACTERS_DAY, CHARACTERS_MINUTE) and self.limit is not None and self.more > self.limit
+        return self.code in (CHARACTERS_DAY, CHARACTERS_MINUTE) and self.more > self.limit
 
 
 def decide(
-    counts: QuotaCounts, limits: Limits, at_ms: int, characters: int, offset: int
-) -> tuple[QuotaCounts, Refusal | None]:
-    """The tenant's counts after the record at `offset`, and why it is refused: None where it is admitted.
-
-    A record at or below `last_offset` was decided before, which only setting the group's offset back by hand brings about:
-    nothing is counted, and it is refused where it stands at or behind the mark of a window that is still open.
-    """
-    if offset <= counts.last_offset:
-        return counts, _again(counts, limits, offset)
-    now = replace(_at(counts, at_ms), last_offset=offset)
-    uses = tuple(_uses(now, limits, characters))
-    for use in uses:
-        if use.never_fits:
-            return replace(now, refused_count=now.refused_count + 1), _refusal(use, None)
-    exceeded = [use for use in uses if use.exceeded]
+    counts: QuotaCounts, minute: QuotaWindow, limits: Limits, where: Place, *, characters: int, offset: int
+) -> Decision:
+    """One more record, the one at `offset`, which is above the tenant's `last_offset`; `minute` is that of `where.at_ms`."""
+    day = day_of(counts, where.at_ms)
+    exceeded = _exceeded(limits, day, minute, in_second(minute, where.at_ms), characters)
     if not exceeded:
-        return _admitted(now, characters), None
-    refused = _marked(now, {use.code for use in exceeded}, offset)
-    return refused, _refusal(exceeded[0], retry_after_s(refused.refused_in_row))
+        return _admitted(counts, minute, day, where, characters=characters, offset=offset)
+    for one in exceeded:
+        if one.never_fits:
+            seen = replace(
+                counts, last_offset=offset, border_ms=where.border_ms, refused_count=counts.refused_count + 1
+            )
+            return Decision(seen, minute, _refusal(one.code, one.limit, None))
+    return _refused(counts, minute, day, where, exceeded, offset=offset)
+
+
+def decide_again(
+    counts: QuotaCounts, minute: QuotaWindow, limits: Limits, received_ms: int, offset: int
+) -> Refusal | None:
+    """Of a record at or below `last_offset`, decided before; only setting the group's offset back by hand brings it.
+
+    It is refused where it stands at or behind the mark of a window of its own time that no border has left behind yet. Nothing
+    is counted. `minute` is that of its time.
+    """
+    day = day_of(counts, received_ms)
+    marks = []
+    if day.start_ms + DAY_MS > counts.border_ms:
+        marks.append((DAY, limits.requests_per_day, day.exhausted))
+    if received_ms >= counts.border_ms:
+        marks.append((MINUTE, limits.requests_per_minute, minute.exhausted))
+        marks.append((SECOND, limits.requests_per_second, second_mark(minute, received_ms)))
+    for code, limit, mark in marks:
+        if mark != NO_MARK and offset >= mark:
+            return _refusal(code, limit, retry_after_s(counts.refused_in_row))
+    return None
 
 
 def retry_after_s(refused_in_row: int) -> int:
@@ -72,63 +103,50 @@ def retry_after_s(refused_in_row: int) -> int:
     return BACKOFF_S[min(max(refused_in_row, 1), len(BACKOFF_S)) - 1]
 
 
-def _at(counts: QuotaCounts, at_ms: int) -> QuotaCounts:
-    """The counts with the windows of that time: those that have begun anew are empty and not exhausted."""
-    second, minute, day = at_ms - at_ms % SECOND_MS, at_ms - at_ms % MINUTE_MS, at_ms - at_ms % DAY_MS
-    if day > counts.day_start_ms:
-        counts = replace(counts, day_start_ms=day, day_count=0, day_characters=0, day_exhausted=-1)
-    if minute > counts.minute_start_ms:
-        counts = replace(counts, minute_start_ms=minute, minute_count=0, minute_characters=0, minute_exhausted=-1)
-    if second > counts.second_start_ms:
-        counts = replace(counts, second_start_ms=second, second_count=0, second_exhausted=-1)
-    return counts
-
-
-def _uses(counts: QuotaCounts, limits: Limits, characters: int) -> Iterator[_Use]:
+def _exceeded(limits: Limits, day: QuotaDay, minute: QuotaWindow, in_second: int, characters: int) -> list[_Exceeded]:
     """In the order of CODES."""
-    yield _Use(DAY, limits.requests_per_day, counts.day_count, 1)
-    yield _Use(CHARACTERS_DAY, limits.characters_per_day, counts.day_characters, characters)
-    yield _Use(MINUTE, limits.requests_per_minute, counts.minute_count, 1)
-    yield _Use(CHARACTERS_MINUTE, limits.characters_per_minute, counts.minute_characters, characters)
-    yield _Use(SECOND, limits.requests_per_second, counts.second_count, 1)
-
-
-def _admitted(counts: QuotaCounts, characters: int) -> QuotaCounts:
-    return replace(
-        counts,
-        second_count=counts.second_count + 1,
-        minute_count=counts.minute_count + 1,
-        minute_characters=counts.minute_characters + characters,
-        day_count=counts.day_count + 1,
-        day_characters=counts.day_characters + characters,
-        total_count=counts.total_count + 1,
-        refused_in_row=0,
+    uses = (
+        (DAY, limits.requests_per_day, day.count, 1),
+        (CHARACTERS_DAY, limits.characters_per_day, day.characters, characters),
+        (MINUTE, limits.requests_per_minute, minute.count, 1),
+        (CHARACTERS_MINUTE, limits.characters_per_minute, minute.characters, characters),
+        (SECOND, limits.requests_per_second, in_second, 1),
     )
+    return [
+        _Exceeded(code, limit, more) for code, limit, used, more in uses if limit is not None and used + more > limit
+    ]
 
 
-def _marked(counts: QuotaCounts, codes: set[str], offset: int) -> QuotaCounts:
+def _admitted(
+    counts: QuotaCounts, minute: QuotaWindow, day: QuotaDay, where: Place, *, characters: int, offset: int
+) -> Decision:
+    day = QuotaDay(day.start_ms, day.count + 1, day.characters + characters, day.exhausted)
+    after = replace(
+        counts, last_offset=offset, border_ms=where.border_ms, minute_start_ms=_latest_minute_ms(counts, where),
+        total_count=counts.total_count + 1, refused_in_row=0, **day_fields(counts, day, where.border_ms),
+    )  # fmt: skip
+    return Decision(after, one_more(minute, where.at_ms, characters), None)
+
+
+def _refused(
+    counts: QuotaCounts, minute: QuotaWindow, day: QuotaDay, where: Place, exceeded: list[_Exceeded], *, offset: int
+) -> Decision:
     """One refusal more; each window that refused keeps the offset of the first record it did so to."""
+    codes = {one.code for one in exceeded}
+    if day.exhausted == NO_MARK and not codes.isdisjoint((DAY, CHARACTERS_DAY)):
+        day = replace(day, exhausted=offset)
+    after = replace(
+        counts, last_offset=offset, border_ms=where.border_ms, minute_start_ms=_latest_minute_ms(counts, where),
+        refused_in_row=min(counts.refused_in_row + 1, _IN_ROW_MAX), refused_count=counts.refused_count + 1,
+        **day_fields(counts, day, where.border_ms),
+    )  # fmt: skip
+    in_minute = not codes.isdisjoint((MINUTE, CHARACTERS_MINUTE))
+    minute = marked(minute, where.at_ms, offset, in_minute=in_minute, of_second=SECOND in codes)
+    return Decision(after, minute, _refusal(exceeded[0].code, exceeded[0].limit, retry_after_s(after.refused_in_row)))
 
-    def mark(there: int, *of_window: str) -> int:
-        return offset if there == -1 and not codes.isdisjoint(of_window) else there
 
-    return replace(
-        counts,
-        second_exhausted=mark(counts.second_exhausted, SECOND),
-        minute_exhausted=mark(counts.minute_exhausted, MINUTE, CHARACTERS_MINUTE),
-        day_exhausted=mark(counts.day_exhausted, DAY, CHARACTERS_DAY),
-        refused_in_row=min(counts.refused_in_row + 1, _IN_ROW_MAX),
-        refused_count=counts.refused_count + 1,
-    )
-
-
-def _again(counts: QuotaCounts, limits: Limits, offset: int) -> Refusal | None:
-    marks = ((DAY, limits.requests_per_day, counts.day_exhausted), (MINUTE, limits.requests_per_minute, counts.minute_exhausted),
-             (SECOND, limits.requests_per_second, counts.second_exhausted))  # fmt: skip
-    for code, limit, mark in marks:
-        if mark != -1 and offset >= mark:
-            return _refusal(_Use(code, limit, 0, 1), retry_after_s(counts.refused_in_row))
-    return None
+def _latest_minute_ms(counts: QuotaCounts, where: Place) -> int:
+    return max(counts.minute_start_ms, minute_of(where.at_ms) * MINUTE_MS)
 
 
 _WORDS: Final = {
@@ -140,11 +158,11 @@ _WORDS: Final = {
 }
 
 
-def _refusal(use: _Use, after_s: int | None) -> Refusal:
-    what, window = _WORDS[use.code]
-    most = f"{use.limit:,} {what} {window}" if use.limit is not None else f"its {what} {window}"
+def _refusal(code: str, limit: int | None, after_s: int | None) -> Refusal:
+    what, window = _WORDS[code]
+    most = f"{limit:,} {what} {window}" if limit is not None else f"its {what} {window}"
     if after_s is None:
         reason = f"the tenant may send {most}, and this record alone has more: split it into several"
     else:
         reason = f"the tenant may send {most}, and they are used up: send the record again later"
-    return Refusal(use.code, reason, "tenant", retry_after_s=after_s)
+    return Refusal(code, reason, "tenant", retry_after_s=after_s)

@@ -7,6 +7,9 @@ Every limit is the most that is admitted in one fixed window of the broker's clo
     standard          100      3,000      10,000             1,500,000             20,000,000
     enterprise        200     10,000     100,000             5,000,000            200,000,000
     internal            -          -           -                     -                      -
+
+Beside them each tier but `internal` holds one user to 1,000 and one source address to 500 records in any 60 seconds, and to a
+burst of 100 in any second (actor_limits.py: sliding windows, best effort).
 """
 
 from __future__ import annotations
@@ -36,6 +39,11 @@ DAY_CHARACTERS: Final = 2_000
 """Characters a record, over a full day: documents too, as long as they are a page or so on average."""
 
 
+USER_A_MINUTE: Final = 1_000
+ADDRESS_A_MINUTE: Final = 500
+"""Of one user and of one source address of a tenant, in any 60 seconds; fewer of an address, as nobody vouches for it."""
+
+
 def _limits(per_day: int, per_second: int) -> Limits:
     per_minute = min(60 * per_second, TENANT_A_MINUTE)
     return Limits(
@@ -44,6 +52,8 @@ def _limits(per_day: int, per_second: int) -> Limits:
         requests_per_day=per_day,
         characters_per_minute=MINUTE_CHARACTERS * per_minute,
         characters_per_day=DAY_CHARACTERS * per_day,
+        user_requests_per_minute=USER_A_MINUTE,
+        address_requests_per_minute=ADDRESS_A_MINUTE,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from veilstream.contracts.catalogue import Topic
+from veilstream.contracts.catalogue import SCHEMAS, TENANT_ROLE, Topic, tenant_of_topic
 
 ResourceType = Literal["topic", "group", "transactional_id"]
 Pattern = Literal["literal", "prefixed"]
@@ -44,8 +44,9 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
 
     1. A writer: write, describe; a reader: read, describe.
     2. An agent: its consumer group `veil-AGENT`, and transactional ids that begin with `veil-AGENT-`.
-    3. A watcher: describe. Who counts: describe of every group of ours.
+    3. A watcher: describe. Who counts: describe of every group of ours. A writer of a paced topic: of its readers' groups.
     4. People: consumer groups that begin with `veil-clients-` or `veil-operators-` (readers without a group need none).
+    5. One tenant's people (`clients.T`): groups that begin with `veil-clients.T.`, and veil.schemas, which names no tenant.
     """
     found: set[Acl] = set()
     roles: set[str] = set()
@@ -56,11 +57,20 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
                 found |= {Acl("topic", "literal", topic.name, principal_of(role), op) for op in (verb, "describe")}
         found |= {Acl("topic", "literal", topic.name, principal_of(role), "describe") for role in topic.watchers}
         roles |= set(topic.watchers)
+        if topic.paced:
+            groups = [f"veil-{role}" for role in topic.readers if role not in PEOPLE]
+            found |= {
+                Acl("group", "literal", g, principal_of(role), "describe") for g in groups for role in topic.writers
+            }
     for role in roles:
         principal = principal_of(role)
         if role in COUNTING:
             found.add(Acl("group", "prefixed", "veil-", principal, "describe"))
         if role == "ledger":
+            continue
+        if role.startswith(TENANT_ROLE):
+            found.add(Acl("group", "prefixed", f"veil-{role}.", principal, "read"))
+            found |= {Acl("topic", "literal", SCHEMAS, principal, op) for op in ("read", "describe")}
             continue
         if role in PEOPLE:
             found.add(Acl("group", "prefixed", f"veil-{role}-", principal, "read"))
@@ -73,9 +83,9 @@ def wanted_acls(topics: Iterable[Topic]) -> frozenset[Acl]:
 def surplus_acls(
     present: Iterable[Acl], wanted: frozenset[Acl], topics: Mapping[str, Topic]
 ) -> list[tuple[Acl, list[str]]]:
-    """Entries that let somebody else write one of our topics or read a trusted one, each with the topics it opens.
+    """Entries that let somebody else write one of our topics, or read a trusted one or a tenant's own, with what each opens.
 
-    More readers of public topics are the operator's business.
+    More readers of shared public topics are the operator's business.
     """
     found = []
     for acl in sorted(set(present) - wanted):
@@ -92,7 +102,7 @@ def _opens(acl: Acl, topic: Topic) -> bool:
         return False
     if acl.pattern == "prefixed" and not topic.name.startswith(acl.name):
         return False
-    return topic.visibility == "trusted" or acl.operation != "read"
+    return topic.visibility == "trusted" or tenant_of_topic(topic.name) is not None or acl.operation != "read"
 
 
 def _covered(acl: Acl, topic: str, wanted: frozenset[Acl]) -> bool:

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from veilstream.contracts.catalogue import catalogue
+from veilstream.contracts.catalogue import Topic
 from veilstream.settings import Settings
-from veilstream.topics.cluster import TIMEOUT_S, admin_client, admin_errors, read_cluster, read_topics, to_binding
+from veilstream.topics.acls import Acl
+from veilstream.topics.cluster import (
+    TIMEOUT_S,
+    admin_client,
+    admin_errors,
+    read_acls,
+    read_cluster,
+    read_topics,
+    to_binding,
+    to_filter,
+)
+from veilstream.topics.own import all_rows, entries_of, require_tenant, rows_of
 from veilstream.topics.plan import Change, ClusterView, plan
 from veilstream.topics.registry import own_fingerprints, publish
+
+CHAIN_PARTITIONS = 4
+"""Of the chain's topics where nobody says how many."""
 
 
 def plan_topics(
     bootstrap: str,
     *,
-    partitions: int = 4,
+    partitions: int | None = None,
     replicas: int = 1,
     require_acls: bool = False,
+    tenant: str | None = None,
     settings: Settings | None = None,
 ) -> list[Change]:
     """What separates this cluster from the catalogue; `plan.deviations` of it is what `verify` fails on.
 
-    Credentials come from `settings`, and those from VEIL_* where they are not given.
+    With a tenant: from what that tenant's own topics are to be. Credentials come from `settings`, and those from VEIL_* where
+    they are not given. Without `partitions`: 4, or of a tenant's topics as many as they have.
     """
     view = read_cluster(admin_client(bootstrap, settings), bootstrap, settings)
-    return _plan(view, partitions, replicas, require_acls=require_acls)
+    return _plan(_rows(view, tenant, partitions), view, partitions, replicas, require_acls=require_acls, tenant=tenant)
 
 
 def apply_topics(
     bootstrap: str,
     *,
-    partitions: int = 4,
+    partitions: int | None = None,
     replicas: int = 1,
     accept_recreated: Collection[str] = (),
+    tenant: str | None = None,
     settings: Settings | None = None,
 ) -> list[Change]:
     """Carry out every change of the plan and give the plan. Errors in it are left for a person.
@@ -46,12 +63,13 @@ def apply_topics(
     4. Last, as it needs the topics: schemas and topic ids on veil.schemas.
     """
     admin = admin_client(bootstrap, settings)
-    changes = _plan(read_cluster(admin, bootstrap, settings), partitions, replicas)
+    view = read_cluster(admin, bootstrap, settings)
+    rows = _rows(view, tenant, partitions)
+    changes = _plan(rows, view, partitions, replicas, tenant=tenant)
     lost = {c.subject for c in changes if c.kind == "recreated"} - set(accept_recreated)
     with admin_errors(bootstrap, settings):
-        _create(
-            admin, [c.subject for c in changes if c.kind == "create" and c.subject not in lost], partitions, replicas
-        )
+        made = [rows[c.subject] for c in changes if c.kind == "create" and c.subject not in lost]
+        _create(admin, made, partitions or CHAIN_PARTITIONS, replicas)
         _configure(admin, [c for c in changes if c.kind == "config"])
         _allow(admin, [c for c in changes if c.kind == "acl"])
         noted = [c.subject for c in changes if c.kind in ("topic_id", "recreated") and c.subject not in lost]
@@ -62,16 +80,39 @@ def apply_topics(
     return changes
 
 
-def _plan(view: ClusterView, partitions: int, replicas: int, *, require_acls: bool = False) -> list[Change]:
+def close_topics(bootstrap: str, tenant: str, *, settings: Settings | None = None) -> list[Acl]:
+    """Take every right from a tenant's principal, and give what was taken. Its topics stay: none is made again by its name."""
+    admin = admin_client(bootstrap, settings)
+    with admin_errors(bootstrap, settings):
+        taken = entries_of(require_tenant(tenant), read_acls(admin))
+        if taken:
+            for future in admin.delete_acls([to_filter(acl) for acl in taken], request_timeout=TIMEOUT_S).values():
+                future.result()
+    return taken
+
+
+def _rows(view: ClusterView, tenant: str | None, partitions: int | None) -> Mapping[str, Topic]:
+    return all_rows(view) if tenant is None else rows_of(require_tenant(tenant), view, partitions)
+
+
+def _plan(
+    rows: Mapping[str, Topic],
+    view: ClusterView,
+    partitions: int | None,
+    replicas: int,
+    *,
+    require_acls: bool = False,
+    tenant: str | None = None,
+) -> list[Change]:
+    schemas = own_fingerprints() if tenant is None else {}
     return plan(
-        catalogue(), own_fingerprints(), view, partitions=partitions, replicas=replicas, require_acls=require_acls
+        rows, schemas, view, partitions=partitions or CHAIN_PARTITIONS, replicas=replicas, require_acls=require_acls
     )
 
 
-def _create(admin: Any, names: list[str], partitions: int, replicas: int) -> None:
-    if not names:
+def _create(admin: Any, rows: list[Topic], partitions: int, replicas: int) -> None:
+    if not rows:
         return
-    rows = [catalogue()[name] for name in names]
     topics = [
         NewTopic(r.name, r.partition_count(partitions), replicas, config=r.configs(replicas=replicas)) for r in rows
     ]

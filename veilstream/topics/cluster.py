@@ -126,3 +126,11 @@ def to_binding(acl: Acl) -> Any:
         ResourceType[acl.resource.upper()], acl.name, ResourcePatternType[acl.pattern.upper()], acl.principal, acl.host,
         AclOperation[acl.operation.upper()], AclPermissionType.ALLOW,
     )  # fmt: skip
+
+
+def to_filter(acl: Acl) -> Any:
+    """What names just this entry."""
+    row = to_binding(acl)
+    return AclBindingFilter(
+        row.restype, row.name, row.resource_pattern_type, row.principal, row.host, row.operation, row.permission_type
+    )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from veilstream.contracts.catalogue import Topic
 from veilstream.topics.acls import Acl, surplus_acls, wanted_acls
+from veilstream.topics.registry import noted_as
 
 Severity = Literal["change", "error", "warning"]
 
@@ -49,7 +50,7 @@ class ClusterView:
     acls: frozenset[Acl] | None
     """None: the broker has no authorizer."""
     topic_ids: Mapping[str, str] = field(default_factory=dict)
-    """Ids of public topics as `apply` noted them on veil.schemas."""
+    """Ids of public topics as `apply` noted them on veil.schemas, by name (registry.noted_as)."""
     schemas: frozenset[str] = frozenset()
     """Fingerprints published on veil.schemas."""
     broker: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +91,8 @@ def plan(
 ) -> list[Change]:
     """Everything that differs; empty where the cluster is as the catalogue says.
 
-    `schemas` are this release's, fingerprint → name. Reserved topics are not made, but checked where they are there.
+    `schemas` are this release's, fingerprint → name. Reserved topics are not made, but checked where they are there. With the
+    rows of one tenant's own topics it is about these alone; give no schemas then.
 
     1. Topics: missing ones, configuration, partitions, replicas. 2. Public topics: never made again under their name.
     3. Schemas that are not published. 4. Access control. 5. Topics named like ours that the catalogue lacks.
@@ -106,15 +108,15 @@ def plan(
             wanted = f"partitions {count}, replicas {replicas}"
             changes.append(Change("create", topic.name, f"make it: {wanted}", wanted=wanted))
         if topic.visibility == "public" and not (found is None and topic.reserved):
-            changes += _identity(topic.name, found, view.topic_ids.get(topic.name))  # 2
+            changes += _identity(topic.name, found, view.topic_ids.get(noted_as(topic.name)))  # 2
     for fingerprint, name in schemas.items():  # 3
         if fingerprint not in view.schemas:
             changes.append(Change("schema", "veil.schemas", f"publish {name}", wanted=fingerprint, setting=name))
     changes += _access(catalogue, view, require_acls=require_acls)  # 4
     changes += [  # 5
-        Change("unknown", name, "is not in topics/catalogue.yaml: a tenant's own copy, or a leftover to delete by hand")
+        Change("unknown", name, "is not in topics/catalogue.yaml, nor made for a tenant: a leftover to delete by hand")
         for name in sorted(view.topics)
-        if name.startswith(PREFIX) and name not in catalogue
+        if schemas and name.startswith(PREFIX) and name not in catalogue
     ]
     changes += _offsets_kept(catalogue, view.broker)  # 6
     return changes

@@ -3,6 +3,8 @@
     key 16 hex digits of the fingerprint    value the schema, JSON
     key topic-id/NAME                       value {"type": "record", "name": "veil.TopicId", "fields": [], "topic": …, "id": …}
 
+A tenant's own topic has a digest in the place of its name: whoever reads this topic sees no list of tenants.
+
 The second kind has the form of an Avro schema, so that a follower which learns every value of this topic learns an empty
 record and goes on; its meaning is in the two attributes `topic` and `id`.
 """
@@ -17,9 +19,10 @@ import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from veilstream.connection.options import librdkafka_options
-from veilstream.contracts.catalogue import SCHEMAS
+from veilstream.contracts.catalogue import SCHEMAS, catalogue
 from veilstream.contracts.codec import own_schemas
 from veilstream.contracts.errors import WorldError
+from veilstream.contracts.identity import digest_of
 from veilstream.settings import Settings
 
 _TOPIC_ID = "topic-id/"
@@ -33,6 +36,12 @@ class Registry:
 
     schemas: frozenset[str] = frozenset()
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    """By `noted_as`."""
+
+
+def noted_as(topic: str) -> str:
+    """What a topic's id is noted under."""
+    return topic if topic in catalogue() else f"own-{digest_of('veil-own-topic-v1', topic).hex()}"
 
 
 def own_fingerprints() -> dict[str, str]:
@@ -105,9 +114,10 @@ def publish(
                 SCHEMAS, key=schema.fingerprint.encode(), value=schema.text, partition=0, on_delivery=acknowledged
             )
     for topic, topic_id in topic_ids.items():
-        note = {"type": "record", "name": "veil.TopicId", "fields": [], "topic": topic, "id": topic_id}
+        name = noted_as(topic)
+        note = {"type": "record", "name": "veil.TopicId", "fields": [], "topic": name, "id": topic_id}
         producer.produce(
-            SCHEMAS, key=f"{_TOPIC_ID}{topic}".encode(), value=orjson.dumps(note), partition=0, on_delivery=acknowledged
+            SCHEMAS, key=f"{_TOPIC_ID}{name}".encode(), value=orjson.dumps(note), partition=0, on_delivery=acknowledged
         )
     left = producer.flush(_TIMEOUT_S)
     if left or failed:

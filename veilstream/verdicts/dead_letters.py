@@ -1,24 +1,29 @@
 """Dead letters: what every agent writes for a record that got no ordinary outcome (docs/design.md, Delivery).
 
-The bytes are sealed under the tenant's key, or under the operations key where no tenant is known or it has no key. Where
-neither can be had, where they are too many, or where the tenant was erased, the letter keeps digest and coordinates alone:
-the record itself stays on its topic until its retention ends. Bytes are never written in the clear.
+The bytes are sealed under the tenant's key, or under the operations key where no tenant is named, or none that is known and the
+text in them is sealed anyway. Where that key cannot be had, where they are too many, or where the tenant was erased, the letter
+keeps digest and coordinates alone: the record itself stays on its topic until its retention ends. Bytes are never written in
+the clear.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Final, TypeVar
 
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
-from veilstream.contracts.errors import RecordError, TenantError, VeilError
+from veilstream.contracts.errors import RecordError, VeilError
 from veilstream.contracts.identity import Origin, dead_letter_id
-from veilstream.contracts.records import DeadLetter, Sealed
-from veilstream.contracts.sealing import associated_data, seal, unseal
+from veilstream.contracts.records import DeadLetter, Redrive
 from veilstream.contracts.step import Failure, Output, Record
 from veilstream.keys.keyring import OPERATIONS, KeyRing
 
-STAGE = "dead-letter"
+T = TypeVar("T", DeadLetter, Redrive)
+_SEALED_INSIDE: Final = frozenset(
+    {catalogue.GATED, catalogue.ADMITTED, catalogue.OVERFLOW, catalogue.FINDINGS, catalogue.REDRIVE}
+)
 MAX_SEALED_BYTES = 3 << 20
 """The topic takes 4 MiB; the seal and the letter's other fields need far less than the rest."""
 
@@ -50,8 +55,8 @@ def dead_letter(  # noqa: PLR0917
         revision=revision,
         tenant=tenant,
         attempts=failure.attempts,
-        payload=_sealed(keyring, tenant, coordinates, record.value),
     )
+    letter = _with_bytes(keyring, letter, record.value)
     return Output(catalogue.DEAD_LETTERS, str(origin or coordinates).encode(), codec.encode(letter))
 
 
@@ -61,43 +66,37 @@ def open_dead_letter(keyring: KeyRing, letter: DeadLetter) -> bytes:
         raise RecordError(
             "the letter holds no bytes: read the record at its coordinates while it is kept", code="letter_empty"
         )
-    return open_owned(keyring, letter.tenant, letter.payload, letter.coordinates, STAGE)
+    return open_owned(keyring, letter)
 
 
-def seal_owned(keyring: KeyRing, tenant: str | None, value: bytes, origin: Origin, stage: str) -> Sealed:
-    """Seal to the tenant, or to operations where no tenant is known or it has no key.
+def seal_owned(keyring: KeyRing, record: T, value: bytes) -> T:
+    """The record with `value` sealed to its tenant, or to operations where it names none.
 
-    Raises TenantError (neither has one, or the tenant's cannot be had now), ErasedError, WorldError: under another key than its
-    own an erasure would not reach it.
+    Raises TenantError, ErasedError, WorldError: under another key than its own an erasure would not reach it.
     """
-    owner = tenant or OPERATIONS
-    try:
-        keys = keyring.of_tenant(owner)
-    except TenantError:
-        if keyring.has(owner):  # a key that cannot be had now: under another one its erasure would not reach this
-            raise
-        owner = OPERATIONS
-        keys = keyring.of_tenant(owner)
-    return seal(keys.seal, keys.key_id, value, associated_data(owner, origin, stage))
+    keys = keyring.of_tenant(_owner(keyring, record))
+    return seal_record(record, keys.seal, keys.key_id, value)
 
 
-def open_owned(keyring: KeyRing, tenant: str | None, payload: Sealed, origin: Origin, stage: str) -> bytes:
-    """Open what `seal_owned` sealed. Raises RecordError (changed, moved), TenantError, ErasedError, WorldError."""
-    owner = tenant or OPERATIONS
-    try:
-        keys = keyring.by_id(payload.key_id, owner)
-    except TenantError:
-        if keyring.has(owner, payload.key_id):
-            raise
-        owner = OPERATIONS
-        keys = keyring.by_id(payload.key_id, owner)
-    return unseal(keys.seal, payload, associated_data(owner, origin, stage))
+def open_owned(keyring: KeyRing, record: DeadLetter | Redrive) -> bytes:
+    """Open what `seal_owned` sealed. Raises RecordError (none there; changed, moved), TenantError, ErasedError, WorldError."""
+    key_id = "" if record.payload is None else record.payload.key_id
+    return open_record(record, keyring.by_id(key_id, _owner(keyring, record, key_id)).seal)
 
 
-def _sealed(keyring: KeyRing, tenant: str | None, coordinates: Origin, value: bytes | None) -> Sealed | None:
+def _owner(keyring: KeyRing, record: DeadLetter | Redrive, key_id: str | None = None) -> str:
+    """Whose key it is. Of a tenant that is not known here yet, only what holds its text sealed under that tenant's own key goes
+    under the operations key: no erasure reaches that one.
+    """
+    known = record.tenant is not None and keyring.has(record.tenant, key_id)
+    inside = isinstance(record, DeadLetter) and record.coordinates.topic in _SEALED_INSIDE
+    return OPERATIONS if record.tenant is None or (inside and not known) else record.tenant
+
+
+def _with_bytes(keyring: KeyRing, letter: DeadLetter, value: bytes | None) -> DeadLetter:
     if value is None or len(value) > MAX_SEALED_BYTES:
-        return None
+        return letter
     try:
-        return seal_owned(keyring, tenant, value, coordinates, STAGE)
+        return seal_owned(keyring, letter, value)
     except VeilError:  # no key, one that was destroyed, or none that can be had now: the letter goes without bytes
-        return None
+        return letter

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, REDRIVE
+from veilstream.contracts.bound import open_record
+from veilstream.contracts.catalogue import ADMITTED, FINDINGS, GATED, OVERFLOW, REDRIVE
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import RecordError
 from veilstream.contracts.identity import Origin
@@ -26,20 +27,15 @@ from veilstream.contracts.records import (
     Redrive,
     Request,
 )  # fmt: skip
-from veilstream.contracts.sealing import associated_data, unseal
 from veilstream.contracts.verdict_json import content_to_natural, natural_to_json
 from veilstream.keys.keyring import KeyRing
 from veilstream.verdicts.dead_letters import open_dead_letter, open_owned
 
 GATE = "gate"
-REDRIVE_STAGE = "redrive"
-"""Stage of what is sealed on veil.redrive."""
 
 ChainRecord: TypeAlias = Gated | Admitted | Findings
-_CHAIN: Mapping[str, tuple[type[ChainRecord], str]] = {
-    GATED: (Gated, "gated"), ADMITTED: (Admitted, "admitted"), FINDINGS: (Findings, "findings"),
-}  # fmt: skip
-"""Trusted topics by name: record and stage it is sealed for."""
+_CHAIN: Mapping[str, type[ChainRecord]] = {GATED: Gated, ADMITTED: Admitted, OVERFLOW: Admitted, FINDINGS: Findings}
+"""What is on the trusted topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +93,18 @@ def _found(codec: Codec, keyring: KeyRing, letter: DeadLetter, raw: bytes) -> Or
     topic = letter.coordinates.topic
     if topic == REDRIVE:
         redrive = codec.decode(Redrive, raw)
-        value = open_owned(keyring, redrive.tenant, redrive.payload, redrive.origin, REDRIVE_STAGE)
+        value = open_owned(keyring, redrive)
         return Original(redrive.origin, redrive.revision, letter.tenant, redrive.received_ms, value)
     if topic not in _CHAIN:
         return Original(letter.coordinates, 0, letter.tenant, letter.time_ms, raw)
-    cls, stage = _CHAIN[topic]
-    held = codec.decode(cls, raw)
+    held = codec.decode(_CHAIN[topic], raw)
     envelope = held.envelope
     if held.payload is None:
         raise RecordError(
             "the record had been refused before it failed, so the chain held no content of it any more: send it again",
             code="letter_empty",
         )
-    keys = keyring.by_id(held.payload.key_id, envelope.tenant)
-    plain = unseal(keys.seal, held.payload, associated_data(envelope.tenant, envelope.origin, stage))
+    plain = open_record(held, keyring.by_id(held.payload.key_id, envelope.tenant).seal)
     request = _request(envelope, codec.decode(Body, plain))
     return Original(
         envelope.origin, envelope.revision, envelope.tenant, envelope.received_ms, request, envelope.traceparent

@@ -1,13 +1,16 @@
 """Admit: holds each tenant to its quota and pins the policy version its records are judged under.
 
-Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, keyed by lane. Table: `veil.ingest.quotas`.
+Reads `veil.gated` (keyed by tenant). Writes `veil.admitted`, and `veil.admitted.overflow` what is beyond its tenant's share
+(lanes.py), both keyed by lane. Table: `veil.ingest.quotas`.
 `veil.dead-letters` for what it cannot work on. Kafka or the key service away: the partition is held.
 Promises: a record is admitted or refused by quota under the limits its gate knew, by what stands before it in the partition and
 nothing else, so that doing it again gives the same; counts are exact under redelivery, as the last counted offset stands
-beside them. One token admits one record (tokens.py). What the gate refused is not counted; nor is a record that supersedes
-another's verdict, which was counted with that one; an admitted one stays counted whatever becomes of it. The version pinned is
-the one active at the record's broker time. What the gate knew of the state is waited for, so that no record is judged under a
-version or limits older than the gate's; where it, a tenant's key or its policy stays away: that record is refused, others go on.
+beside them. One token admits one record (tokens.py). A record that came before, or stands where its tenant's do not, becomes a
+dead letter and nothing else (replay.py). What the gate refused, or what does not open as it sealed it, is not counted; nor is
+a record that supersedes another's verdict, which was counted with that one; an admitted one stays counted whatever becomes of it.
+The version pinned is the one active at the record's broker time. What the gate knew of the state is waited for, so that no record
+is judged under a version or limits older than the gate's; where it, a tenant's key or its policy stays away: that record is
+refused, others go on.
 """
 
 from __future__ import annotations
@@ -16,19 +19,20 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agents.closing import fail_closed
+from agents.ingest.admit import replay
+from agents.ingest.admit.counts import count
+from agents.ingest.admit.lanes import Lanes, Passed, never
 from agents.ingest.admit.tokens import Sweep, check, remember
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError
-from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, PolicyPin, QuotaCounts, Refusal, Sealed
-from veilstream.contracts.sealing import associated_data, seal, unseal
-from veilstream.contracts.step import Done, Item, OnFailure, Outcome, Output, Overlay, Record, Step
+from veilstream.contracts.records import Admitted, Envelope, Gated, Limits, Refusal
+from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
-from veilstream.tenancy.quota import decide
 from veilstream.tenancy.tiers import in_force
 
-INPUT_STAGE, STAGE = "gated", "admitted"
 TOKEN_SKEW_MS = 3_600_000
 
 
@@ -44,19 +48,24 @@ class Admit:
     """Waits, bounded, until this worker has read the state up to an offset."""
     wait_for_key: Callable[[str, str | None], Awaitable[bool]]
     """Waits, bounded, until a tenant's key is known and open here: the one with an id, or the one that seals."""
+    home: Callable[[str], int]
+    """The partition of veil.gated where a tenant's records stand."""
     token_skew_ms: int = TOKEN_SKEW_MS
-    """How long beyond its expiry a used token is remembered: how far input partitions may lie behind one another."""
+    """How far input partitions may lie behind one another: so long are used tokens and windows of quotas remembered."""
     refused_by_quota: Callable[[Refusal], None] = lambda _: None
     """Told of each refusal by quota."""
+    share: int = 0
+    """See Lanes."""
+    passed: Passed = never
 
 
 def make_step(admit: Admit) -> Step[Gated]:
     """Admit's step."""
-    sweep = Sweep(admit.codec, admit.token_skew_ms)
+    sweep, lanes = Sweep(admit.codec, admit.token_skew_ms), Lanes(admit.codec, admit.share, admit.passed)
 
     async def step(batch: Sequence[Item[Gated]]) -> Sequence[Outcome]:
         await admit.keyring.prepare(_keys_of(batch))
-        return [await _judge(admit, sweep, item) for item in batch]
+        return [_sent_on(admit, lanes, item, await _judge(admit, sweep, item)) for item in batch]
 
     return step
 
@@ -70,34 +79,55 @@ def _keys_of(batch: Sequence[Item[Gated]]) -> Iterator[tuple[str, str | None]]:
 
 
 def make_on_failure(admit: Admit) -> OnFailure:
-    """Fail closed: the record goes on as refused, with a dead letter beside it."""
+    """Fail closed: the record goes on as refused, with a dead letter beside it; a replay has the letter alone."""
 
     def refused(record: Record, gated: Gated, refusals: tuple[Refusal, ...]) -> Sequence[Output]:
-        return [_output(admit, record, Admitted(gated.envelope, None, refusals))]
+        if refusals[-1].code in replay.CODES:
+            return ()
+        return [_output(admit, record, Admitted(gated.envelope, None, refusals), catalogue.ADMITTED)]
 
     return fail_closed("admit", admit, Gated, refused)
 
 
-async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Outcome:
-    gated = item.value
+def _sent_on(admit: Admit, lanes: Lanes, item: Item[Gated], judged: Admitted | Failure) -> Outcome:
+    if isinstance(judged, Failure):
+        return Failed(judged)
+    topic = lanes.topic(item, judged, _limits(admit, judged.envelope))
+    return Done((_output(admit, item.record, judged, topic),), "refused" if judged.policy is None else "admitted")
+
+
+async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Admitted | Failure:
+    gated, tenant = item.value, item.value.envelope.tenant
+    suspicion = replay.suspicion(admit.codec, item.table, gated.envelope, item.record, admit.home)
+    if suspicion is not None:
+        return suspicion
     if gated.refusals or gated.payload is None:
-        return _refused(admit, item, *gated.refusals)
-    await admit.wait_for_state(gated.envelope.tenant, gated.envelope.state_offset)
-    refusal = _over(admit, sweep, item) if gated.envelope.supersedes is None else None
-    if refusal is not None:
-        return _refused(admit, item, refusal)
+        return _refused(item, *gated.refusals)
+    await admit.wait_for_state(tenant, gated.envelope.state_offset)
     try:
-        for key_id in (gated.payload.key_id, None):
-            await admit.wait_for_key(gated.envelope.tenant, key_id)
-        pin = admit.view.pin(gated.envelope.tenant, gated.envelope.received_ms, gated.envelope.policy)
-        payload = _reseal(admit, gated.envelope, gated.payload)
+        # what does not open may be anybody's: it counts nothing
+        plain = await _opened(admit, item, gated.payload.key_id)
+        if gated.envelope.supersedes is None and (over := _over(admit, sweep, item)) is not None:
+            return _refused(item, over)
+        await admit.wait_for_key(tenant, None)  # it may have been rotated since
+        pin = admit.view.pin(tenant, gated.envelope.received_ms, gated.envelope.policy)
+        keys = admit.keyring.of_tenant(tenant)
     except (RecordError, TenantError, ErasedError) as exc:
-        return _refused(admit, item, Refusal(exc.reason_code, str(exc), exc.fault.value))
-    return Done((_output(admit, item.record, _admitted(gated.envelope, payload, pin)),), "admitted")
+        return _refused(item, Refusal(exc.reason_code, str(exc), exc.fault.value))
+    return seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, plain)
 
 
-def _refused(admit: Admit, item: Item[Gated], *refusals: Refusal) -> Done:
-    return Done((_output(admit, item.record, Admitted(item.value.envelope, None, refusals)),), "refused")
+async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes:
+    """The body; and from now on the record has been here. Raises RecordError, TenantError, ErasedError, WorldError."""
+    gated, tenant = item.value, item.value.envelope.tenant
+    await admit.wait_for_key(tenant, key_id)
+    plain = open_record(gated, admit.keyring.by_id(key_id, tenant).seal)
+    replay.remember(admit.codec, item.table, gated.envelope, item.record)
+    return plain
+
+
+def _refused(item: Item[Gated], *refusals: Refusal) -> Admitted:
+    return Admitted(item.value.envelope, None, refusals)
 
 
 def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
@@ -114,7 +144,7 @@ def _over(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Refusal | None:
         sweep.some(item.table, item.record.partition, clock_ms)
         if refusal is not None:
             return refusal
-    refusal = _count(admit.codec, item.table, envelope, limits, offset)
+    refusal = count(admit.codec, item.table, envelope, limits, offset, skew_ms=admit.token_skew_ms)
     if refusal is not None:
         admit.refused_by_quota(refusal)
     elif envelope.token is not None:
@@ -130,27 +160,5 @@ def _limits(admit: Admit, envelope: Envelope) -> Limits | None:
     return in_force(tenant, envelope.limits_from)
 
 
-def _admitted(envelope: Envelope, payload: Sealed, pin: PolicyPin) -> Admitted:
-    return Admitted(envelope, payload, (), pin)
-
-
-def _reseal(admit: Admit, envelope: Envelope, payload: Sealed) -> Sealed:
-    """Open for this stage and seal for the next, so that no record can be moved from one trusted topic to another."""
-    former = admit.keyring.by_id(payload.key_id, envelope.tenant)
-    plain = unseal(former.seal, payload, associated_data(envelope.tenant, envelope.origin, INPUT_STAGE))
-    keys = admit.keyring.of_tenant(envelope.tenant)  # it may have been rotated since
-    return seal(keys.seal, keys.key_id, plain, associated_data(envelope.tenant, envelope.origin, STAGE))
-
-
-def _count(codec: Codec, table: Overlay, envelope: Envelope, limits: Limits, offset: int) -> Refusal | None:
-    key = envelope.tenant.encode()
-    raw = table.get(key)
-    counts = codec.decode(QuotaCounts, raw) if raw is not None else QuotaCounts(envelope.tenant, -1)
-    after, refusal = decide(counts, limits, envelope.received_ms, envelope.characters, offset)
-    if after is not counts:
-        table[key] = codec.encode(after)
-    return refusal
-
-
-def _output(admit: Admit, record: Record, admitted: Admitted) -> Output:
-    return Output(catalogue.ADMITTED, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)
+def _output(admit: Admit, record: Record, admitted: Admitted, topic: str) -> Output:
+    return Output(topic, admitted.envelope.lane, admit.codec.encode(admitted), record.headers)

@@ -14,7 +14,7 @@ from typing import Final
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.records import Envelope, Refusal, TokenUse, UsedToken
 from veilstream.contracts.step import Overlay
-from veilstream.tenancy.quota import MINUTE_MS, SECOND_MS
+from veilstream.tenancy.windows import MINUTE_MS, SECOND_MS
 
 REPLAYED, OUTLIVED = "token_replayed", "token_outlived"
 PREFIX: Final = b"token/"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agents.ingest.gate.actors import Actors
 from agents.ingest.gate.step import Gate, make_on_failure, make_step
 from agents.ingest.gate.tokens import Tokens
 from agents.wiring import log, wire
+from veilstream.cache.actor_log import RedisActorLog
 from veilstream.connection.tokens import is_exposed, is_url
 from veilstream.contracts.catalogue import REDRIVE, REQUESTS
 from veilstream.contracts.step import Record
@@ -16,6 +18,7 @@ from veilstream.policy.view import PolicyView
 from veilstream.runtime.app import Agent, run
 from veilstream.settings import Settings
 from veilstream.telemetry.access import AccessMetrics
+from veilstream.telemetry.quotas import ActorLimitMetrics, QuotaMetrics
 from veilstream.tenancy.token_rules import rules_of
 
 
@@ -24,15 +27,30 @@ def build(settings: Settings) -> Agent[Record]:
     w = wire(settings)
     counts = AccessMetrics()
     keys = _followed_keys(settings)
+    actor_log = _actor_log(settings)
     gate = Gate(
         w.codec, w.keyring, w.view, w.cluster, w.wait_for_key, w.wait_for_named_key, w.framing,
         tokens=_tokens(settings, keys, w.view, counts), region=settings.region, counts=counts,
+        actors=None if actor_log is None else Actors(
+            actor_log, settings.actor_limits_without_redis == "refuse", QuotaMetrics().refused
+        ),
+        read_on=w.read_on,
     )  # fmt: skip
     return Agent(
         name="gate", group="veil-gate", topics=(REQUESTS, REDRIVE), decode=lambda record: record,
         step=make_step(gate), on_failure=make_on_failure(gate), followers=w.followers,
-        services=w.registry if keys is None else (*w.registry, keys),
+        services=(*w.registry, *(service for service in (keys, actor_log) if service is not None)),
+        also=w.own_topics_of(REQUESTS),
     )  # fmt: skip
+
+
+def _actor_log(settings: Settings) -> RedisActorLog | None:
+    if not settings.actor_limits:
+        log.warning(
+            "actor_limits_off", reason="VEIL_ACTOR_LIMITS is off: one user or address may use all of a tenant's quota"
+        )
+        return None
+    return RedisActorLog(settings.redis.get_secret_value(), ActorLimitMetrics(), wait_s=settings.actor_limits_wait_s)
 
 
 def _followed_keys(settings: Settings) -> FollowedKeys | None:

@@ -12,7 +12,6 @@ from veilstream.contracts.step import Headers, Record
 from veilstream.keys.keyring import KeyRing
 from veilstream.tenancy.ids import is_tenant_id
 from veilstream.verdicts.dead_letters import open_owned
-from veilstream.verdicts.originals import REDRIVE_STAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +60,4 @@ def announced(codec: Codec, record: Record) -> tuple[Input, Redrive]:
 
 def opened_value(keyring: KeyRing, redrive: Redrive) -> bytes:
     """The input record's value. Raises RecordError (changed, moved), TenantError, ErasedError, WorldError."""
-    return open_owned(keyring, redrive.tenant, redrive.payload, redrive.origin, REDRIVE_STAGE)
+    return open_owned(keyring, redrive)

@@ -9,6 +9,8 @@ from veilstream.contracts.records import Content, Refusal, Request
 from veilstream.contracts.sealing import hpke_unseal
 from veilstream.ingest.parse import Parsed, opened
 from veilstream.keys.keyring import KeyRing
+from veilstream.policy.view import PolicyView
+from veilstream.tenancy.ids import is_tenant_id
 
 WaitForKey = Callable[[str, str | None], Awaitable[bool]]
 """Waits, bounded, until a tenant's key is known and open here: the one with an id, or the one that seals."""
@@ -24,6 +26,12 @@ def keys_of(keyring: KeyRing, parsed: Iterable[Parsed]) -> Iterator[tuple[str, s
             yield one.tenant, first
         if one.request is not None and not isinstance(one.request.payload, Content):
             yield one.tenant, one.request.payload.key_id
+
+
+def names_a_stranger(view: PolicyView, parsed: Iterable[Parsed]) -> bool:
+    """Whether a record names a tenant that is not known here: there is none, or it was made a moment ago. Raises WorldError."""
+    named = {one.tenant for one in parsed if one.tenant is not None and is_tenant_id(one.tenant)}
+    return any(view.tenant(tenant) is None for tenant in named)
 
 
 async def opened_request(

@@ -1,35 +1,38 @@
 """The gate: what users put on a public topic becomes a trusted, sealed record, or a refusal.
 
-Reads `veil.requests` (any key) and `veil.redrive` (trusted: records to be judged again). Writes `veil.gated`, keyed by
+Reads `veil.requests` (any key), `veil.requests.T` of tenants that have topics of their own, and `veil.redrive` (trusted:
+records to be judged again). Writes `veil.gated`, keyed by
 tenant; `veil.dead-letters` where not even a tenant can be read, and beside a refusal where the step raised or a redrive
 cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
 only traceparent and ce_* are known further on. A record that is refused for its token costs its tenant nothing, and tells its
 sender the code alone. Kafka away: the partition is held; the token's key set away, or a configured schema registry where a batch
-has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused.
+has a registry id that is not known here yet: likewise. A tenant's key away: that record alone is refused. Redis away: users
+and addresses are not held to their limits, or their records are refused, as a setting says; nothing waits for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from agents.ingest.gate.actors import Accepted, Actors
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
-from agents.ingest.gate.payload import WaitForKey, keys_of, opened_request
+from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
+from agents.ingest.gate.tenants import foreign, nameless, owner_of, tenant_violations
 from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
+from veilstream.contracts.bound import seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin, digest_of
-from veilstream.contracts.reasons import message
-from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, Sealed, TokenUse
-from veilstream.contracts.sealing import associated_data, seal
+from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, TokenUse
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.ingest.limits import REQUEST_ID
 from veilstream.ingest.parse import Parsed, parse, violations
@@ -41,7 +44,6 @@ from veilstream.verdicts.dead_letters import dead_letter
 
 T = TypeVar("T")
 AGENT = "gate"
-STAGE = "gated"
 LANE_BYTES = 16
 """128 bits: two conversations never share a lane by chance, which would only cost order where none was asked for."""
 
@@ -68,6 +70,10 @@ class Gate:
     region: str | None = None
     """None: a tenant's region is not checked."""
     counts: AccessMetrics = field(default_factory=uncounted)
+    actors: Actors | None = None
+    """None: users and addresses have no limits of their own."""
+    read_on: Callable[[], Awaitable[object]] = field(kw_only=True)
+    """Reads the state up to where it stands now, bounded: a tenant's first record may overtake the row that makes it."""
 
 
 def make_step(gate: Gate) -> Step[Record]:
@@ -77,8 +83,12 @@ def make_step(gate: Gate) -> Step[Record]:
         inputs = [await _input(gate, item.record) for item in batch]
         reading = await _with_schemas(gate, [given.value for given in inputs if isinstance(given, Input)])
         read = [(given, parse(given.value, reading.codec)) if isinstance(given, Input) else given for given in inputs]
-        await gate.keyring.prepare(keys_of(gate.keyring, (one[1] for one in read if isinstance(one, tuple))))
-        return [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        parsed = [one[1] for one in read if isinstance(one, tuple)]
+        if names_a_stranger(gate.view, parsed):
+            await gate.read_on()  # once a batch: whoever invents tenants costs little
+        await gate.keyring.prepare(keys_of(gate.keyring, parsed))
+        judged = [await judge(reading, *one) if isinstance(one, tuple) else one for one in read]
+        return await _within_limits(gate, judged)
 
     return step
 
@@ -113,15 +123,15 @@ def make_on_failure(gate: Gate) -> OnFailure:
         if given is None:  # a redrive that does not even say of what
             return [dead_letter(gate.codec, gate.keyring, AGENT, record, failure, gate.cluster)]
         parsed = _guarded(lambda: _parsed(gate, record))
-        tenant = given.tenant if parsed is None or parsed.tenant is None else parsed.tenant
+        tenant = owner_of(given) or (given.tenant if parsed is None or parsed.tenant is None else parsed.tenant)
         if tenant is None or not is_tenant_id(tenant):
             return [_letter(gate, given, failure)]
         names = (None, None) if parsed is None else (parsed.conversation, parsed.request_id)
         if (stranger := _stranger(gate, given, tenant, failure)) is not None:
-            return [_gated(gate, given, _envelope(gate, given, tenant, None, names[1]), None, (stranger,))]
+            return [_output(gate, given, Gated(_envelope(gate, given, tenant, None, names[1]), None, (stranger,)))]
         refusal = Refusal(failure.code, failure.reason, failure.fault.value)
         envelope = _envelope(gate, given, tenant, *names)
-        return [_gated(gate, given, envelope, None, (refusal,)), _letter(gate, given, failure, tenant)]
+        return [_output(gate, given, Gated(envelope, None, (refusal,))), _letter(gate, given, failure, tenant)]
 
     return on_failure
 
@@ -133,15 +143,22 @@ def _parsed(gate: Gate, record: Record) -> Parsed:
     return parse(value, codec)
 
 
-async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
-    """One record that was read: check, open, check again, seal."""
+async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
+    """One record that was read: is it of the tenant whose topic it is on? Then as any other."""
+    if wrong := foreign(owner := owner_of(given), parsed, gate.counts):
+        return _refused(gate, given, nameless(parsed, owner), wrong)
+    return await _of_tenant(gate, given, parsed)
+
+
+async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
+    """Check, open, check again."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
         return _to_dead_letters(gate, given, parsed)
     try:
         given = replace(given, token=await _token(gate, given, parsed.tenant))
     except RecordError as exc:
-        return _refused(gate, given, _nameless(parsed), [_refusal(exc)])
-    refusals = [*parsed.refusals, *_tenant_violations(gate, parsed.tenant)]
+        return _refused(gate, given, nameless(parsed), [_refusal(exc)])
+    refusals = [*parsed.refusals, *tenant_violations(gate.view, gate.region, gate.counts, given, parsed.tenant)]
     if parsed.request is None or refusals:
         return _refused(gate, given, parsed, refusals)
     await gate.wait_for_key(parsed.tenant, None)
@@ -153,7 +170,21 @@ async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome:
     refusals = refusals if request is None else violations(request)
     if request is None or refusals:
         return _refused(gate, given, parsed, refusals)
-    return Done((_accepted(gate, keys, given, request),), "accepted")
+    return Accepted(given, request, keys)
+
+
+async def _within_limits(gate: Gate, judged: Sequence[Outcome | Accepted]) -> Sequence[Outcome]:
+    """The batch's outcomes: what was accepted is sealed, or refused for its user or address."""
+    accepted = [one for one in judged if isinstance(one, Accepted)]
+    refusals = iter([None] * len(accepted) if gate.actors is None else await gate.actors.refusals(gate.view, accepted))
+    return [_limited(gate, one, next(refusals)) if isinstance(one, Accepted) else one for one in judged]
+
+
+def _limited(gate: Gate, one: Accepted, refusal: Refusal | None) -> Done:
+    if refusal is None:
+        return Done((_accepted(gate, one.keys, one.given, one.request),), "accepted")
+    envelope = _envelope(gate, one.given, one.request.tenant, one.request.conversation, one.request.request_id)
+    return Done((_output(gate, one.given, Gated(envelope, None, (refusal,))),), "refused")
 
 
 async def _token(gate: Gate, given: Input, tenant: str) -> TokenUse | None:
@@ -181,29 +212,10 @@ def _stranger(gate: Gate, given: Input, tenant: str, failure: Failure) -> Refusa
     return None
 
 
-def _nameless(parsed: Parsed) -> Parsed:
-    """Of a stranger's record: nothing it names is looked up under the tenant's keys."""
-    return Parsed(parsed.tenant, None, (), parsed.request_id)
-
-
-def _tenant_violations(gate: Gate, tenant_id: str) -> Iterator[Refusal]:
-    tenant = gate.view.tenant(tenant_id)
-    if tenant is None:
-        yield Refusal("unknown_tenant", "no such tenant: create it with `veil tenant create`", "tenant")
-    elif tenant.status != "active":
-        yield Refusal("tenant_suspended", "the tenant is not active: ask its operator", "tenant")
-    elif gate.region not in (None, tenant.region):
-        gate.counts.region_violation()
-        yield Refusal("wrong_region", message("wrong_region"), "tenant")
-
-
 def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> Output:
     assert isinstance(request.payload, Content)
     body = Body(
         request.payload, request.user, request.session, request.conversation, request.source_address, request.metadata
-    )
-    payload = seal(
-        keys.seal, keys.key_id, gate.codec.encode(body), associated_data(request.tenant, given.origin, STAGE)
     )
     envelope = replace(
         _envelope(gate, given, request.tenant, request.conversation, request.request_id),
@@ -215,16 +227,19 @@ def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> O
         language=request.language,
         characters=sum(len(field.text) for field in text_fields(request.payload)),
     )
-    return _gated(gate, given, envelope, payload, ())
+    gated = seal_record(Gated(envelope), keys.seal, keys.key_id, gate.codec.encode(body))
+    return _output(gate, given, gated)
 
 
 def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, request_id: str | None) -> Envelope:
     known = _guarded(lambda: gate.view.tenant(tenant))
+    lane, ordered = _lane(gate, tenant, conversation, given.origin)
     return Envelope(
         tenant=tenant,
         origin=given.origin,
         received_ms=given.received_ms,
-        lane=_lane(gate, tenant, conversation, given.origin),
+        lane=lane,
+        ordered=ordered,
         revision=given.revision,
         supersedes=given.supersedes,
         request_id=request_id if request_id is not None and REQUEST_ID.fullmatch(request_id) else None,
@@ -235,35 +250,35 @@ def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, r
     )
 
 
-def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> bytes:
-    """Keyed, so that a lane says nothing about the conversation's name; without one, neighbours on the input topic share one.
+def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> tuple[bytes, bool]:
+    """The lane, and whether it is a conversation's. Keyed, so that a lane says nothing about the conversation's name.
 
+    Without a conversation neighbours on the input topic share one.
     By the tenant's first key, which a rotation retires and does not change: a conversation keeps its lane, and so its order.
+    While that key cannot be had, its records are refused, and on a lane that is not theirs there is no order to keep.
     """
     block = digest_of("veil-lane-v1", tenant, origin.topic, origin.partition, origin.offset // LANE_RECORDS)[
         :LANE_BYTES
     ]
     first = gate.keyring.first(tenant)
     if conversation is None or first is None:
-        return block
+        return block, False
     try:
         key = gate.keyring.by_id(first, tenant).lane
     except (TenantError, ErasedError):
-        return block
-    return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES]
+        return block, False
+    return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES], True
 
 
-def _gated(
-    gate: Gate, given: Input, envelope: Envelope, payload: Sealed | None, refusals: tuple[Refusal, ...]
-) -> Output:
-    value = gate.codec.encode(Gated(envelope, payload, refusals))
-    return Output(catalogue.GATED, envelope.tenant.encode(), value, kept_headers(given.headers))
+def _output(gate: Gate, given: Input, gated: Gated) -> Output:
+    value = gate.codec.encode(gated)
+    return Output(catalogue.GATED, gated.envelope.tenant.encode(), value, kept_headers(given.headers))
 
 
 def _refused(gate: Gate, given: Input, parsed: Parsed, refusals: Sequence[Refusal]) -> Done:
     assert parsed.tenant is not None
     envelope = _envelope(gate, given, parsed.tenant, parsed.conversation, parsed.request_id)
-    return Done((_gated(gate, given, envelope, None, tuple(refusals)),), "refused")
+    return Done((_output(gate, given, Gated(envelope, None, tuple(refusals))),), "refused")
 
 
 def _refusal(exc: VeilError) -> Refusal:

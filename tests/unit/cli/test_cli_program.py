@@ -124,8 +124,13 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         f"sys.exit(' '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
     )
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "veil" in done.stdout
-    assert time.monotonic() - began < 5  # 0.3 s on a quiet machine
+    took_s = []
+    for _ in range(3):  # the best of three: 0.3 s on a quiet machine
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        took_s.append(time.monotonic() - began)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "veil" in done.stdout
+        if took_s[-1] < 5:
+            break
+    assert min(took_s) < 5

@@ -48,6 +48,7 @@ SENT: dict[str, tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]] = {
     ),
     "update, one field": (("update", "acme", "--name", "New"), [("tenant.update", {"name": "New"})]),
     "update, no name": (("update", "acme", "--name", ""), [("tenant.update", {"name": ""})]),
+    "update, its region": (("update", "acme", "--region", "us"), [("tenant.update", {"region": "us"})]),
     "update, many": (
         ("update", "acme", "--tier", "starter", "--compliance", "pci", "--limit", "requests_per_day=none"),
         [("tenant.update", {"tier": "starter", "compliance": "pci", "limits": {"requests_per_day": None}})],
@@ -56,6 +57,7 @@ SENT: dict[str, tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]] = {
         ("update", "acme", "--no-verdict-key", "--no-allowed-policies", "--no-limits"),
         [("tenant.update", {"allowed_policies": [], "verdict_key": None, "limits": None})],
     ),
+    "create, dry": (("create", "acme", "--tier", "starter", "--dry-run"), [("tenant.show", {})]),
     "suspend": (("suspend", "acme"), [("tenant.suspend", {})]),
     "resume": (("resume", "acme"), [("tenant.resume", {})]),
     "update, dry": (("update", "acme", "--tier", "starter", "--dry-run"), [("tenant.show", {})]),

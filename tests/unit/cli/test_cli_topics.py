@@ -26,7 +26,7 @@ def test_topics_verify_ends_with_1_for_deviations_alone(
     monkeypatch.setattr("veilstream.topics.apply.plan_topics", planned)
     code, out, _ = run("topics", "verify", "--partitions", "200", "--replicas", "3", "--require-acls")
     assert (code, "[x] is unknown" in out) == (0, True)
-    assert asked == [("127.0.0.1:9092", {"partitions": 200, "replicas": 3, "require_acls": True})]
+    assert asked == [("127.0.0.1:9092", {"partitions": 200, "replicas": 3, "require_acls": True, "tenant": None})]
     changes += [Change("schema", "veil.schemas", "a"), Change("schema", "veil.schemas", "b")]
     code, out, _ = run("topics", "verify")
     assert (code, "publish 2 schemas" in out) == (1, True)

@@ -57,6 +57,7 @@ DOUBLED = replace(EXACT, doubles=3, differing=1, doubled=GAPS[:1])
             "veil-admit on veil.gated has not come so far",
         ),
         (taken(EXACT, letters_without_origin=2), 0, "2 dead letters name no input record"),
+        (taken(EXACT, put_beside=1200), 0, "put beside         1,200  (record_replayed, wrong_partition: somebody"),
         (taken(replace(EXACT, lost=1, gaps=GAPS[:1])), 1, "lost: veil.requests[2] offset 0, revision 1"),
         (taken(DOUBLED), 1, "(2 equal, 1 differing)"),
         (taken(DOUBLED), 1, "double: veil.requests[2] offset 0, revision 1"),

@@ -35,6 +35,7 @@ class Envelope:
     token: TokenUse | None = None
     limits_from: int = -1
     language: str | None = None
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,23 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaDay:
+    start_ms: int
+    count: int = 0
+    characters: int = 0
+    exhausted: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaWindow:
+    count: int = 0
+    characters: int = 0
+    exhausted: int = -1
+    seconds: bytes = b""
+    seconds_exhausted: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaCounts:
     tenant: str
     last_offset: int
@@ -119,12 +137,28 @@ class QuotaCounts:
     day_exhausted: int = -1
     refused_in_row: int = 0
     refused_count: int = 0
+    border_ms: int = -1
+    former_days: tuple[QuotaDay, ...] = ()
+    share_second_ms: int = 0
+    share_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class UsedToken:
     tenant: str
     expires_ms: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    highest: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverflowUse:
+    tenant: str
     offset: int
 
 

@@ -35,6 +35,8 @@ class Limits:
     requests_per_day: int | None = None
     characters_per_minute: int | None = None
     characters_per_day: int | None = None
+    user_requests_per_minute: int | None = None
+    address_requests_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ class Tenant:
     limits: Limits | None = None
     limits_from: int = -1
     former_limits: tuple[LimitsFrom, ...] = ()
+    own_topics_ms: int = -1
+
+    @property
+    def own_topics(self) -> bool:
+        """Whether it has topics of its own (tenant mode)."""
+        return self.own_topics_ms >= 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+"""When a record is wanted on veil.keys so that a deleted tenant's wrapped keys go."""
+
+from __future__ import annotations
+
+import pytest
+
+from veilstream.contracts import catalogue
+from veilstream.contracts.codec import Codec
+from veilstream.contracts.records import Key
+from veilstream.contracts.step import Record
+from veilstream.policy.erasure import NO_KEY, Erasure
+from veilstream.settings import Settings
+
+CODEC = Codec()
+AFTER = 1_000
+NONE: list[tuple[str, int]] = []
+
+
+def record(what: str, at_ms: int) -> Record:
+    """A key's entry of this status, or `closing`."""
+    if what == "closing":
+        return Record(catalogue.KEYS, 0, 0, at_ms, NO_KEY, None)
+    wrapped = None if what == "destroyed" else b"w"
+    entry = Key("acme/1", "acme", "tenant", "local-file", "k", at_ms, wrapped=wrapped, status=what)
+    return Record(catalogue.KEYS, 0, 0, at_ms, b"acme/1", CODEC.encode(entry))
+
+
+@pytest.mark.parametrize(
+    ("stands", "now_ms", "due"),
+    [
+        (NONE, 9_999, False),
+        ([("active", 10), ("retired", 20)], 9_999, False),
+        ([("active", 10), ("destroyed", 100)], 1_099, False),
+        ([("active", 10), ("destroyed", 100)], 1_100, True),
+        ([("destroyed", 100), ("active", 1_099)], 1_100, True),
+        ([("destroyed", 100), ("active", 1_100)], 9_999, False),
+        ([("destroyed", 100), ("closing", 1_100)], 9_999, False),
+        ([("destroyed", 100), ("closing", 1_099)], 1_100, True),
+        ([("destroyed", 100), ("closing", 1_100), ("destroyed", 1_200)], 2_199, False),
+        ([("destroyed", 100), ("closing", 1_100), ("destroyed", 1_200)], 2_200, True),
+        ([("destroyed", 100), ("destroyed", 200)], 1_150, False),
+        ([("destroyed", 100), ("destroyed", 1_100)], 1_150, False),
+    ],
+    ids=[
+        "nothing there", "no key destroyed", "too early", "time", "a later record came too early to close it",
+        "a later record closed it", "closed already", "closed by a clock that is ahead", "another delete, too early",
+        "another delete, time", "the last of two counts", "a delete closed the former's, its own is to come",
+    ],
+)  # fmt: skip
+def test_a_record_is_due(stands: list[tuple[str, int]], now_ms: int, due: bool) -> None:
+    """From so long after the last destroyed key on, until a record stands that much later; a replay says the same."""
+    erasure = Erasure(CODEC, AFTER)
+    for what, at_ms in stands:
+        erasure.apply(record(what, at_ms))
+    assert erasure.due(now_ms) is due
+
+
+def test_the_default_is_later_than_the_broker_closes_a_segment() -> None:
+    """An append before that would close nothing."""
+    configs = catalogue.catalogue()[catalogue.KEYS].configs(replicas=1)
+    least_ms = max(int(configs["segment.ms"]), int(configs["max.compaction.lag.ms"]))
+    assert Settings.model_fields["erased_after_s"].default * 1000 >= least_ms + 300_000

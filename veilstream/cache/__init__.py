@@ -1,0 +1,1 @@
+"""What Redis keeps for a while; none of it is needed to judge a record."""
