@@ -27,8 +27,9 @@ test: unit pipeline ## unit and pipeline tests; the latter run the real agents o
 unit: $(STAMP) ## tests without servers
 	$(PY) -m pytest tests/unit -q -n auto
 
-pipeline: $(STAMP) ## tests of the real agents on the real Kafka, Postgres, Redis
-	$(PY) -m pytest tests/pipeline tests/isolation -q -m "not long"
+pipeline: $(STAMP) ## tests of the real agents on the real Kafka, Postgres, Redis; two files at a time
+	$(PY) -m pytest tests/pipeline -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest tests/isolation -q -m "not long"
 
 long: $(STAMP) $(OPENBAO) ## the pipeline tests that wait for what brokers do after many seconds, and a backlog of a million records
 	BOUNDS_RECORDS=1000000 $(PY) -m pytest tests/pipeline -q -m long

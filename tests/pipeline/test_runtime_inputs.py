@@ -30,6 +30,13 @@ async def make(bench: Bench, topic: str, partitions: int) -> None:
     await admin.close()
 
 
+def put(listed: Path, *topics: str) -> None:
+    """Write the list whole: workers read it at any moment."""
+    new = listed.with_suffix(".new")
+    new.write_text("\n".join(topics))
+    new.replace(listed)
+
+
 def sources(worker: Worker, topic: str) -> set[str]:
     """Partitions of a topic that the worker owns, by its last word on it."""
     opened = worker.events("partitions_opened")
@@ -79,12 +86,17 @@ async def test_topics_are_taken_in_while_records_flow(bench: Bench, tmp_path: Pa
     writer = Writer(bench.kafka)
     writer.topics = [bench.topic("in")]
     writing = asyncio.create_task(writer.run())
-    listed.write_text(f"{missing}\n{more}")
+    put(listed, missing, more)
     writer.topics.append(more)
     await owned(workers, more, 3)
     await owned(workers, bench.topic("in"), 4)
-    assert all(worker.events("input_topics_missing")[0]["topics"] == [missing] for worker in workers)
-    listed.write_text(f"{missing}\n{more}\n{later}")
+    await until(
+        lambda: all(
+            [said["topics"] for said in worker.events("input_topics_missing")][-1:] == [[missing]] for worker in workers
+        ),
+        lambda: f"both say what is missing; they said {[worker.events()[-2:] for worker in workers]}",
+    )
+    put(listed, missing, more, later)
     writer.topics.append(later)
     await owned(workers, later, 4)
 
