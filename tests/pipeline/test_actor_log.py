@@ -80,17 +80,21 @@ STEPS = st.sampled_from(
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> list[list[Use]]:
-    """Batches of records, in an order of time that partitions may bring about; some are done again, now or later."""
+def batches(draw: st.DrawFn, behind_ms: int = 10 * MINUTE) -> list[list[Use]]:
+    """Batches of records, in an order of time that partitions may bring about; some are done again, now or later.
+
+    None lies further than `behind_ms` behind the latest.
+    """
     found: list[list[Use]] = []
-    at_ms, number = 0, 0
+    at_ms, latest_ms, number = 0, 0, 0
     for _ in range(draw(st.integers(1, 6))):
         if found and draw(st.integers(0, 3)) == 0:
             found.append(draw(st.sampled_from(found)))
             continue
         batch = []
         for _ in range(draw(st.integers(1, 12))):
-            at_ms, number = at_ms + draw(STEPS), number + 1
+            at_ms, number = max(at_ms + draw(STEPS), latest_ms - behind_ms), number + 1
+            latest_ms = max(latest_ms, at_ms)
             user, address = draw(st.sampled_from([*USERS, None])), draw(st.sampled_from([*ADDRESSES, None]))
             actors = tuple(actor for actor in (user, address) if actor is not None) or (USERS[0],)
             batch.append(a_use(number, at_ms, *actors))
@@ -108,9 +112,12 @@ def test_the_script_counts_as_the_book_says(server: redis.Redis, sent: list[list
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches())
+@given(batches(behind_ms=MINUTE - 1))
 def test_a_batch_done_again_at_once_is_answered_the_same(server: redis.Redis, sent: list[list[Use]]) -> None:
-    """Whole, and then record by record, as the runtime does it after an abort and after an exception."""
+    """Whole, and then record by record, as the runtime does it after an abort and after an exception.
+
+    From a minute behind on, what was counted may be forgotten (docs/quotas.md).
+    """
     server.flushdb()
     for batch in sent:
         first = asked(server, batch)
