@@ -173,7 +173,8 @@ async def main() -> None:
             await ready.wait()
             alone, beside, noise = await _phases(flow, tenants)
             limits = {tenants[who]: (TIER, LIMITS[who]) for who in tenants}
-            checked = await check(client, limits, [*alone, *beside, *noise])
+            skew_ms = 1000 * stack.settings.token_skew_s
+            checked = await check(client, limits, [*alone, *beside, *noise], skew_ms)
             reading.cancel()
     _show(console, flow, alone, beside, checked)
 
