@@ -15,8 +15,9 @@ from veilstream.contracts.records import Finding, Threat
 
 __all__ = ["Detection", "DetectionConfig", "DetectionRequest", "Finding", "Profile", "TextField", "Threat"]
 
-Profile: TypeAlias = Literal["parity", "fast"]
-"""`parity`: all that Presidio finds. `fast`: all that it finds without its NLP model's entities, so by patterns alone."""
+Profile: TypeAlias = Literal["parity", "fast", "accurate"]
+"""`parity`: all that Presidio finds. `fast`: all that it finds without its NLP model's entities, so by patterns alone.
+`accurate`: as `parity`, but persons and places by two models and what was learned of them."""
 
 
 @dataclass(frozen=True, slots=True)
