@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from veilstream.detection.pii import accurate
 from veilstream.detection.threats.rules import Rule
 
 PACKAGES: Final = (
@@ -39,6 +40,7 @@ def describe(analyzer: Any, rules: Sequence[Rule]) -> dict[str, str]:
     models = analyzer.nlp_engine.nlp or {}
     for language, model in models.items():
         made_by[f"model/{language}"] = _model(model)
+    made_by["model/accurate"] = accurate.made_by()
     return dict(sorted(made_by.items()))
 
 

@@ -70,8 +70,9 @@ class DetectionPart(Strict):
     language: Annotated[str, AfterValidator(_language)] = "en"
     entities: Entities | None = None
     """None: all that the engine knows, own recognizers too; empty: no search for PII."""
-    profile: Literal["parity", "fast"] = "parity"
-    """How PII is searched: `parity` as Presidio does, `fast` without its NLP model, so names and places are not found."""
+    profile: Literal["parity", "fast", "accurate"] = "parity"
+    """How PII is searched: `parity` as Presidio does, `fast` without its NLP model, so names and places are not found,
+    `accurate` with a second model for persons and places."""
     score_threshold: Confidence = 0.35
     threats: bool = True
     mode: Mode = "moderate"

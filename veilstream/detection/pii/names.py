@@ -56,10 +56,10 @@ class Names:
         self._upper_bias: Floats = upper.get_param("b")
         moves = [component.moves.get_class_name(i) for i in range(component.moves.n_moves)]
         self._kinds = np.array([move[0] if move == "O" or len(move) > 2 else "-" for move in moves])
-        self._labels = [move[2:] for move in moves]
+        self.labels = [move[2:] for move in moves]
         place = {move: i for i, move in enumerate(moves)}
-        self._go_on = np.array([place.get(f"I-{label}", -1) for label in self._labels])
-        self._end = np.array([place.get(f"L-{label}", -1) for label in self._labels])
+        self._go_on = np.array([place.get(f"I-{label}", -1) for label in self.labels])
+        self._end = np.array([place.get(f"L-{label}", -1) for label in self.labels])
 
     def score(self, docs: Sequence[Any]) -> list[Scored]:
         """Run the model over a batch. A text's scores are the same in any batch."""
@@ -91,7 +91,7 @@ class Names:
                 continue
             move = int(moves[first])
             after = first + 1 if self._kinds[move] == "U" else self._end_of(scored, first, move, ends, stop)
-            found.append((first, after, self._labels[move]))
+            found.append((first, after, self.labels[move]))
         return found
 
     def _ends(

@@ -15,7 +15,7 @@ import numpy as np
 
 from veilstream.detection.pii import lemmas, names, tok2vec
 from veilstream.detection.pii.context import Keywords, Surroundings, WordKinds
-from veilstream.detection.pii.names import Entity
+from veilstream.detection.pii.names import Entity, Scored
 
 BATCH_TEXTS: Final = 50
 """Texts in one call of the models: above this the gain is gone and the caches suffer."""
@@ -53,6 +53,8 @@ class Stages:
         self._names = names.Names(nlp.get_pipe("ner"))
         self._shared = tok2vec.Tok2Vec(nlp.get_pipe("tok2vec").model)
         self._lemmas, self._kinds = lemmas.Lemmas(nlp), WordKinds(nlp)
+        self.labels = self._names.labels
+        """The label of each of the entity model's moves."""
 
     def read(self, text: str) -> Any:
         """The text's tokens."""
@@ -69,7 +71,8 @@ class Stages:
                 starts = _sentence_starts(docs[place])
                 if any(starts[first + 1 : end].any() for first, end, _ in entities[place]):
                     entities[place] = self._names.entities(scored[place], starts)
-        return [self._artifacts(doc, found) for doc, found in zip(docs, entities, strict=True)]
+        rows = zip(docs, entities, scored, strict=True)
+        return [self._artifacts(doc, found, one) for doc, found, one in rows]
 
     def surroundings(self, doc: Any, text: str, *, sure: bool) -> Surroundings:
         """The tokens of a text with their lemmas, `sure` or possible."""
@@ -84,11 +87,11 @@ class Stages:
         self._lemmatize(doc)
         return Surroundings(starts, ends, [(token.lemma_,) for token in doc], self._kinds, sure=True)
 
-    def _artifacts(self, doc: Any, entities: Sequence[Entity]) -> Any:
+    def _artifacts(self, doc: Any, entities: Sequence[Entity], scored: Scored) -> Any:
         spans = [Named(label, doc[first].idx, doc[end - 1].idx + len(doc[end - 1])) for first, end, label in entities]
         scores = self._presidio._get_scores_for_entities(SimpleNamespace(ents=spans))
         renamed, scores = self._presidio._get_updated_entities(spans, scores)
-        return SimpleNamespace(entities=renamed, scores=scores)
+        return SimpleNamespace(entities=renamed, scores=scores, found=entities, scored=scored)
 
     def _parse(self, docs: Sequence[Any]) -> None:
         if docs:

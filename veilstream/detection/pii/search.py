@@ -23,12 +23,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from presidio_analyzer import EntityRecognizer, RecognizerResult
+from presidio_analyzer import AnalysisExplanation, EntityRecognizer, RecognizerResult
 from presidio_analyzer.predefined_recognizers import IbanRecognizer, PhoneRecognizer
 
 from veilstream.contracts.errors import RecordError
 from veilstream.detection.model import DetectionConfig, Finding, TextField
-from veilstream.detection.pii import phone
+from veilstream.detection.pii import accurate, phone
+from veilstream.detection.pii.accurate import Accurate, Name
 from veilstream.detection.pii.configuration import PatternTimeouts
 from veilstream.detection.pii.context import Surroundings, hasten
 from veilstream.detection.pii.own import Own, OwnCache
@@ -64,10 +65,12 @@ class PiiSearch:
         self._enhancer = analyzer.context_aware_enhancer
         hasten(self._enhancer)
         self._whole = Whole(analyzer.nlp_engine)
-        self._selections = Selections(analyzer, stages(analyzer.nlp_engine))
+        self.stages = stages(analyzer.nlp_engine)
+        self._selections = Selections(analyzer, self.stages)
         self._prefilter = Prefilter(_filtered(analyzer.registry.recognizers))
         self._own = OwnCache() if own is None else own
         self.supported = self._selections.supported
+        self._accurate: Accurate | None = None
 
     def find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
         """The findings of each text, in order: those of Presidio, which texts share a batch does not matter.
@@ -143,6 +146,34 @@ class PiiSearch:
                 for recognizer in search.selection.recognizers:
                     if recognizer.id not in search.selection.text_only:
                         self._recognize(search, recognizer)
+                if search.selection.accurate:
+                    self._name_accurately(search)
+
+    def _name_accurately(self, search: _Search) -> None:
+        """Put the names of profile `accurate` in the place of spaCy's (`accurate.py`)."""
+        selection, steps = search.selection, search.selection.stages
+        assert steps is not None
+        reader = next(one for one in selection.recognizers if one.id not in selection.text_only)
+        kept = [one for one in search.results.get(reader.id, ()) if one.entity_type not in selection.accurate]
+        links = [
+            (one.start, one.end)
+            for results in search.results.values()
+            for one in results
+            if one.entity_type in accurate.UNNAMED
+        ]
+        words = [(token.idx, token.idx + len(token)) for token in search.doc]
+        made = search.artifacts
+        names = self._names_model().find(search.text.text, words, made.scored.outside, steps.labels, made.found)
+        names = [name for name in names if name.type in selection.accurate]
+        names = [name for name in names if not any(a <= name.start and name.end <= b for a, b in links)]
+        search.results[reader.id] = kept
+        self._keep(search, reader, [*kept, *(_result(name, reader) for name in names)])
+
+    def _names_model(self) -> Accurate:
+        """The models of profile `accurate`, loaded when the first text asks for them: most processes never need them."""
+        if self._accurate is None:
+            self._accurate = Accurate()
+        return self._accurate
 
     def _recognize(self, search: _Search, recognizer: Any) -> None:
         results = recognizer.analyze(
@@ -217,6 +248,12 @@ def _filtered(recognizers: Sequence[Any]) -> list[Any]:
         if isinstance(recognizer, PatternRecognizer)
         and type(recognizer).analyze in (PatternRecognizer.analyze, IbanRecognizer.analyze)
     ]
+
+
+def _result(name: Name, reader: Any) -> Any:
+    explanation = AnalysisExplanation(recognizer=accurate.SOURCE, original_score=name.score, pattern_name=name.rule)
+    metadata = {RECOGNIZER_NAME: accurate.SOURCE, RECOGNIZER_ID: reader.id}
+    return RecognizerResult(name.type, name.start, name.end, name.score, explanation, metadata)
 
 
 def _finding(result: Any, path: str) -> Finding:

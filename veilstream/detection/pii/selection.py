@@ -12,6 +12,7 @@ from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer
 
 from veilstream.contracts.errors import TenantError
 from veilstream.detection.model import Profile
+from veilstream.detection.pii.accurate import REPLACED
 from veilstream.detection.pii.context import ContextWords
 from veilstream.detection.pii.pipeline import Stages
 
@@ -23,6 +24,8 @@ TEXT_ONLY: Final = (
 """Modules whose recognizers look at the text alone: their `analyze` never reads what the NLP pipeline made of it."""
 SPACY: Final = "presidio_analyzer.predefined_recognizers.nlp_engine_recognizers.spacy_recognizer"
 """Module of the recognizer that reads spaCy's named entities and nothing else."""
+ACCURATE_LANGUAGE: Final = "en"
+"""What the second model and the forest were trained on."""
 OF_MODEL: Final = "presidio_analyzer.predefined_recognizers.nlp_engine_recognizers."
 """Package of the recognizers that hand on an NLP model's named entities; profile `fast` leaves them out."""
 
@@ -44,6 +47,9 @@ class Selection:
     """By id, the context words of those whose scores Presidio's enhancer can raise."""
     stages: Stages | None
     """The pipeline by parts; None: a part of the configuration may read anything, so all of it runs for every text."""
+
+    accurate: frozenset[str] = frozenset()
+    """Asked entities that profile `accurate` finds with its own models; else none."""
 
     @property
     def uses_names(self) -> bool:
@@ -90,6 +96,15 @@ class Selections:
             )
         asked = list(supported if entities is None else entities)
         recognizers = self._recognizers(language, asked, profile) if asked else []
+        understood = self._stages.get(language) if self._understood(recognizers) else None
+        accurate = profile == "accurate" and language == ACCURATE_LANGUAGE
+        replaced = frozenset(asked) & frozenset(REPLACED) if accurate else frozenset()
+        if replaced and understood is None:
+            raise TenantError(
+                "the profile accurate works with a spaCy pipeline and recognizers of Presidio's own kinds: choose the profile"
+                " parity for this configuration",
+                code="unsupported_language",
+            )
         return Selection(
             language=language,
             entities=asked,
@@ -102,7 +117,8 @@ class Selections:
                 for recognizer in recognizers
                 if recognizer.context and self._understood(recognizers)
             },
-            stages=self._stages.get(language) if self._understood(recognizers) else None,
+            stages=understood,
+            accurate=replaced,
         )
 
     def _recognizers(self, language: str, entities: list[str], profile: Profile) -> list[Any]:
