@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,7 @@ def test_two_servers_never_get_the_same_port(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(subject, "_LOWEST", 31_000)
     monkeypatch.setattr(subject, "_HIGHEST", 31_003)
     monkeypatch.setattr(subject, "is_free", lambda _: True)
+    monkeypatch.setattr(subject, "_claim", lambda _: True)
     assert sorted(kept_port(tmp_path, name) for name in "abcd") == [31_000, 31_001, 31_002, 31_003]
     with pytest.raises(StackError, match="no free port found between 31000 and 31003"):
         kept_port(tmp_path, "e")
@@ -55,6 +58,7 @@ def test_servers_of_one_stack_never_get_the_same_port(tmp_path: Path, monkeypatc
     monkeypatch.setattr(subject, "_LOWEST", 31_000)
     monkeypatch.setattr(subject, "_HIGHEST", 31_004)
     monkeypatch.setattr(subject, "is_free", lambda _: True)
+    monkeypatch.setattr(subject, "_claim", lambda _: True)
     servers = [("kafka", "kafka"), ("kafka", "kafka_controller"), ("postgres", "postgres"), ("redis", "redis")]
     for folder, _ in servers:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -71,3 +75,22 @@ def test_a_port_that_two_servers_noted_is_left_by_one_of_them(tmp_path: Path) ->
         (tmp_path / name / "ports.json").write_text(json.dumps({name: port}))
     assert kept_port(tmp_path / "kafka", "kafka") != port
     assert kept_port(tmp_path / "redis", "redis") == port
+
+
+def test_a_port_that_another_process_chose_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody listens there yet; when that process has ended, the port may be chosen."""
+    chooses = (
+        "import sys; from veilstream.stack.ports import free_port; print(free_port(), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", chooses], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        monkeypatch.setattr(subject, "_LOWEST", port)
+        monkeypatch.setattr(subject, "_HIGHEST", port)
+        assert is_free(port)
+        with pytest.raises(StackError, match="no free port"):
+            free_port()
+        other.communicate(timeout=30)
+    assert free_port() == port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -33,15 +34,39 @@ def is_free(port: int) -> bool:
         return True
 
 
+_claims: dict[int, socket.socket] = {}
+"""What this process chose, for as long as it lives."""
+
+
 def free_port(taken: frozenset[int] = frozenset()) -> int:
-    """A port on which nobody listens, at random, so that stacks started together seldom want the same one."""
+    """A port on which nobody listens and that no other process here has chosen for a server it is about to start."""
     for _ in range(_ATTEMPTS):
         port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - no secret
-        if port not in taken and is_free(port):
+        if port not in taken and is_free(port) and _claim(port):
             return port
     raise StackError(
         f"no free port found between {_LOWEST} and {_HIGHEST} after {_ATTEMPTS} attempts; end some servers"
     )
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is chosen by nobody else. Stacks that start in the same second would else choose the same one now
+    and then: their servers listen seconds later.
+
+    A claim is an abstract socket name of Linux: nothing on disk, and gone with the process. Elsewhere there is none.
+    """
+    if port in _claims:
+        return False
+    if not sys.platform.startswith("linux"):
+        return True
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0veil-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[port] = claim
+    return True
 
 
 def kept_port(folder: Path, name: str) -> int:
