@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.pipeline.chain import committed
 from tests.unit.quota_oracle import Sent, decisions
 from veilstream.client.async_client import AsyncClient
-from veilstream.client.kafka import assign, describe, read, started_consumer
 from veilstream.contracts.catalogue import ADMITTED, AUDIT, FINDINGS, GATED, OVERFLOW, REQUESTS, VERDICTS
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Admitted, AuditEvent, Findings, Gated, Limits, Request, Verdict
@@ -45,7 +45,7 @@ async def check(
     """
     decode = client.codec.decode
     found = {
-        topic: [(record, decode(cls, record.value)) for record in await _committed(client, topic)]
+        topic: [(record, decode(cls, record.value)) for record in await committed(client, topic)]
         for topic, cls in READ.items()
     }
     places = {(origin.partition, origin.offset) for origin in measured}
@@ -90,15 +90,3 @@ def _place(record: Any, value: Any) -> tuple[int, int] | None:
         return record.partition, record.offset
     origin: Origin | None = getattr(value, "envelope", value).origin
     return None if origin is None else (origin.partition, origin.offset)
-
-
-async def _committed(client: AsyncClient, topic: str) -> list[Any]:
-    """Every committed record of a topic."""
-    consumer = await started_consumer(client.options)
-    try:
-        partitions = (await describe(client.options, [topic])).of(topic)
-        ends = await consumer.end_offsets(partitions)
-        assign(consumer, await consumer.beginning_offsets(partitions))
-        return [record async for record in read(consumer, ends)]
-    finally:
-        await consumer.stop()
