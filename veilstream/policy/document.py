@@ -74,6 +74,8 @@ class DetectionPart(Strict):
     """How PII is searched: `parity` as Presidio does, `fast` without its NLP model, so names and places are not found."""
     score_threshold: Confidence = 0.35
     threats: bool = True
+    cache: bool = True
+    """Whether answers may be kept for a while and given again to the same text (docs/cache.md)."""
     mode: Mode = "moderate"
     unnamed_fields: Literal["judged", "trusted"] = "judged"
     """Of a document with `text_fields`: whether the fields it does not name are judged too. A sender may not decide that."""
@@ -155,6 +157,8 @@ class Policy(Strict):
         written = self.model_dump(mode="json")
         if self.detection.profile == "parity":  # what every version meant before there were profiles: its digest stays
             del written["detection"]["profile"]
+        if self.detection.cache:
+            del written["detection"]["cache"]
         for later in ("recognizers", "allow_list"):
             if not written["detection"][later]:
                 del written["detection"][later]
