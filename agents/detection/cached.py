@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 from veilstream.cache.memory import MemoryAnswers
 from veilstream.contracts.errors import VeilError
 from veilstream.detection.cache.entry import (
-    LIFETIMES_S,
+    LIFETIME_MAX_S,
     Kept,
     Named,
     Scope,
@@ -168,7 +168,7 @@ class CachedAnswers:
             self._memory.forget(named.name)
             return None
         # kept by a clock that is far ahead, it would be kept for too long
-        return kept if 0 < kept.until_ms / 1000 - self._clock() <= 2 * LIFETIMES_S[0][0] else None
+        return kept if 0 < kept.until_ms / 1000 - self._clock() <= 2 * LIFETIME_MAX_S else None
 
     def _parted(
         self, batch: Sequence[_Place], found: Mapping[int, Answered], lane: str

@@ -7,7 +7,6 @@ than `bytes_max` of this process's: limits by user and address may stand in the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import time
 from base64 import urlsafe_b64encode
@@ -19,7 +18,7 @@ from typing import Any, Final
 import structlog
 from redis.asyncio import Redis
 
-from veilstream.cache.link import RedisLink
+from veilstream.cache.link import RedisLink, end
 from veilstream.telemetry.cache import CacheMetrics
 
 log = structlog.get_logger("veilstream.cache")
@@ -71,10 +70,7 @@ class RedisAnswers:
 
     async def stop(self) -> None:
         """End; what was not written yet is left out."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         await asyncio.gather(self._reading.stop(), self._writing.stop())
 
     async def get(self, names: Sequence[bytes]) -> Sequence[bytes | None]:

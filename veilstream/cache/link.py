@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -23,6 +23,7 @@ T = TypeVar("T")
 Question = Callable[[Redis], Awaitable[T]]
 
 _TURNS = 10
+_AGAIN_S = 0.1
 
 
 class RedisLink:
@@ -65,10 +66,7 @@ class RedisLink:
 
     async def stop(self) -> None:
         """End; what is asked from now on has no answer."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         if self._client is not None:
             self._given_up.append(self._client)
             self._client = None
@@ -115,6 +113,7 @@ class RedisLink:
                     return asked.result()
         finally:
             asked.cancel()
+            asked.add_done_callback(_heard)
         raise TimeoutError
 
     async def _keep(self) -> None:
@@ -169,3 +168,18 @@ class RedisLink:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(self._connect_s):
                     await client.aclose()
+
+
+async def end(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task until it has ended. Once may not be enough: `wait_for` of Python 3.11, which the client uses, loses a
+    cancellation that comes when what it waits for is done.
+    """
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_AGAIN_S)
+
+
+def _heard(asked: asyncio.Future[Any]) -> None:
+    """What becomes of a question that nobody waits for any more is no news."""
+    if not asked.cancelled():
+        asked.exception()

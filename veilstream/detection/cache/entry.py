@@ -32,6 +32,7 @@ T = TypeVar("T", Finding, Threat)
 
 LIFETIMES_S: Final = ((0.95, 30 * 60), (0.8, 15 * 60), (0.0, 5 * 60))
 """By least confidence. A surer answer may be kept for longer."""
+LIFETIME_MAX_S: Final = max(seconds for _, seconds in LIFETIMES_S)
 FORM: Final = b"\x01"
 """First byte of what is kept; another form has another one."""
 PADDED_TO: Final = 256
