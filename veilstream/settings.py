@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         description="Of kept answers that one detection worker has in Redis at most; what is more stays in its memory alone.",
     )
     cache_wait_s: float = Field(
-        default=0.02,
+        default=0.05,
         gt=0,
         le=5,
         description="How long a batch of detection waits for Redis, once in an outage: then Redis is away until a look every 2 s "
