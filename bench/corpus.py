@@ -13,6 +13,10 @@ BUNDLED = ROOT / "tests" / "data" / "detection_texts.txt"
 """One text a line, with \\n and \\t written out."""
 
 
+UNCACHED = {"VEIL_CACHE": "off", **os.environ}
+"""Environment of a stack whose detection is measured: texts that come again would be answered from the cache."""
+
+
 def corpus_path() -> Path:
     """VEIL_BENCH_CORPUS, else the frozen corpus beside the checkout, else the bundled one.
 

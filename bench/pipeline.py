@@ -21,7 +21,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.corpus import corpus_path, texts
+from bench.corpus import UNCACHED, corpus_path, texts
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, read, started_consumer
 from veilstream.contracts.catalogue import REQUESTS, VERDICTS
@@ -99,7 +99,10 @@ async def main() -> None:
     console = Console(width=150)
     console.print(f"corpus: {corpus_path().name}, {psutil.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="veil-bench-") as folder:
-        async with running_stack(Path(folder), pool_workers=1) as stack, AsyncClient(settings=stack.settings) as client:
+        async with (
+            running_stack(Path(folder), pool_workers=1, environ=UNCACHED) as stack,
+            AsyncClient(settings=stack.settings) as client,
+        ):
             await _tenants(client)
             reader, ready = Reader(client), asyncio.Event()
             reading = asyncio.create_task(reader.run(ready))

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import token
-from bench.corpus import corpus_path, texts
+from bench.corpus import UNCACHED, corpus_path, texts
 from bench.tenants_check import Checked, check
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.kafka import assign, read, started_consumer
@@ -161,7 +161,7 @@ async def main() -> None:
     console.print(f"corpus: {corpus_path().name}, {psutil.cpu_count()} cores, {WORKERS} pool workers")
     with tempfile.TemporaryDirectory(prefix="veil-bench-") as folder:
         async with (
-            running_stack(Path(folder), pool_workers=WORKERS) as stack,
+            running_stack(Path(folder), pool_workers=WORKERS, environ=UNCACHED) as stack,
             AsyncClient(settings=stack.settings) as client,
         ):
             tenants = neighbours(stack.settings.chain_partitions)

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     redis: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis URL: redis://[user:password@]host:port/db, rediss:// for TLS (?ssl_ca_certs=FILE names the "
-        "authorities). The gate counts users and addresses there (docs/quotas.md).",
+        "authorities). The gate counts users and addresses there (docs/quotas.md), detection keeps answers (docs/cache.md).",
     )
     actor_limits: bool = Field(
         default=True, description="Whether the gate holds single users and source addresses to limits (docs/quotas.md)."
@@ -83,6 +83,28 @@ class Settings(BaseSettings):
         gt=0,
         le=5,
         description="How long a batch of the gate waits for Redis, once in an outage: then Redis is away until a look every 2 s "
+        "finds that it answers in that time again.",
+    )
+    cache: Literal["redis", "memory", "off"] = Field(
+        default="redis",
+        description="Where detection keeps answers, to give them again to the same text of the same tenant: in each worker's "
+        "memory and in Redis, in memory alone, or nowhere (docs/cache.md).",
+    )
+    cache_memory_bytes: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="Of kept answers in the memory of one detection worker; 64 MiB are some 60,000. 0: none.",
+    )
+    cache_redis_bytes: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="Of kept answers that one detection worker has in Redis at most; what is more stays in its memory alone.",
+    )
+    cache_wait_s: float = Field(
+        default=0.05,
+        gt=0,
+        le=5,
+        description="How long a batch of detection waits for Redis, once in an outage: then Redis is away until a look every 2 s "
         "finds that it answers in that time again.",
     )
     schema_registry: SecretStr | None = Field(

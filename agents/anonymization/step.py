@@ -25,7 +25,19 @@ from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import ErasedError, TenantError, VeilError, WorldError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.records import Body, Findings, PolicyPin, Refusal, Sealed, Verdict
-from veilstream.contracts.step import Done, Failed, Failure, Headers, Item, OnFailure, Outcome, Output, Record, Step
+from veilstream.contracts.step import (  # fmt: skip
+    CACHED,
+    Done,
+    Failed,
+    Failure,
+    Headers,
+    Item,
+    OnFailure,
+    Outcome,
+    Output,
+    Record,
+    Step,
+)
 from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
 from veilstream.policy.case import DELETED
 from veilstream.policy.document import Policy
@@ -193,7 +205,7 @@ def _topics(verdict: Verdict) -> tuple[str, str]:
 
 def _typed(fmt: Format, headers: Headers) -> Headers:
     """Only what the design keeps, though the gate let nothing else through; the audit has no words from outside at all."""
-    kept = tuple((name, held) for name, held in headers if name == TRACE or name.startswith("ce_"))
+    kept = tuple((name, held) for name, held in headers if name in (TRACE, CACHED) or name.startswith("ce_"))
     return (("content-type", CONTENT_TYPES[fmt]), *kept)
 
 

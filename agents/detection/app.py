@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from agents.detection.cached import CachedAnswers
 from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
-from agents.wiring import wire
+from agents.wiring import log, wire
+from veilstream.cache.answers import RedisAnswers
+from veilstream.cache.memory import MemoryAnswers
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
 from veilstream.runtime.app import Agent, Pool, run
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
+from veilstream.telemetry.cache import CacheMetrics
 
 GROUP = "veil-detection"
 OVERFLOW_BYTES = 128 << 10
@@ -37,13 +41,34 @@ def build(settings: Settings) -> Agent[Admitted]:
         async with turns:  # the pool takes calls as they come: the workers it leaves are for the main lane alone
             return await detect(requests)
 
+    async def lineage() -> Mapping[str, str]:
+        return await pool.run(worker.lineage, nlp_config)
+
+    metrics = CacheMetrics()
+    kept_in = _redis(settings, metrics)
     main = Behind(settings, topic=ADMITTED, group=GROUP)
-    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind)
+    detection = DetectionAgent(
+        w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind,
+        cache=None if settings.cache == "off" else CachedAnswers(
+            MemoryAnswers(settings.cache_memory_bytes), kept_in, metrics, lineage
+        ),
+    )  # fmt: skip
+    services = (main,) if kept_in is None else (main, kept_in)
     return Agent(
         name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),
         on_failure=make_on_failure(detection), followers=w.followers, pool=pool,
-        services=(main,), begins_after=behind_main(main.wait), batch_bytes={OVERFLOW: OVERFLOW_BYTES},
+        services=services, begins_after=behind_main(main.wait), batch_bytes={OVERFLOW: OVERFLOW_BYTES},
+    )  # fmt: skip
+
+
+def _redis(settings: Settings, metrics: CacheMetrics) -> RedisAnswers | None:
+    if settings.cache != "redis":
+        log.info("answer_cache", reason=f"VEIL_CACHE is {settings.cache}: no answers are kept in Redis")
+        return None
+    return RedisAnswers(
+        settings.redis.get_secret_value(), metrics,
+        wait_s=settings.cache_wait_s, bytes_max=settings.cache_redis_bytes,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Reads `veil.admitted` and `veil.admitted.overflow` (keyed by lane). Writes `veil.findings` under the same key. No state.
 Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a
-process pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet
+process pool; a worker that dies costs a retry, then at most the record that kills it. An answer that was kept (cached.py) is
+the same as a fresh one, and its header `veil-cached` says so; Redis away costs time. A policy version not known here yet
 is waited for, then the record fails closed; Kafka or the key service away: the partition is held; a tenant's key away: that
 record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A refused record passes through. A record of
 overflow is worked on when all that stood on `veil.admitted` before it, in the partition of the same number, is committed.
@@ -12,17 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from agents.closing import fail_closed
+from agents.detection.cached import Answered, Asked, CachedAnswers
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError, WorldError
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
-from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
+from veilstream.contracts.step import CACHED, Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
+from veilstream.detection.cache.entry import Scope
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
@@ -56,6 +60,8 @@ class DetectionAgent:
     """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
     detect_behind: Detect | None = None
     """`detect` for what stands in overflow, which leaves the pool room for the rest; None: `detect` itself."""
+    cache: CachedAnswers | None = None
+    """None: each record is looked at."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -71,7 +77,7 @@ class _Opened:
     """The tenant's current keys; what came in may be sealed under retired ones."""
     body: Body
     plain: bytes
-    request: DetectionRequest
+    asked: Asked
 
 
 def make_step(agent: DetectionAgent) -> Step[Admitted]:
@@ -83,7 +89,7 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
         await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
-        answers = iter(await _answers(detect, [o.request for o in readable]))
+        answers = iter(await _kept_or_fresh(agent.cache, detect, [o.asked for o in readable], batch[0].record.topic))
         return [
             _answered(agent, item, o, next(answers)) if isinstance(o, _Opened) else _refused(agent, item, o)
             for item, o in zip(batch, opened, strict=True)
@@ -131,6 +137,15 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
         profile=asked.profile,
         own=None if policy.own_rules is None else OwnRules(*policy.own_rules),
     )
+
+
+async def _kept_or_fresh(
+    cache: CachedAnswers | None, detect: Detect, asked: Sequence[Asked], lane: str
+) -> Sequence[Answered]:
+    """What became of each request, by way of the cache where there is one."""
+    if cache is None:
+        return [Answered(answer) for answer in await _answers(detect, [one.request for one in asked])]
+    return await cache.answers(asked, partial(_answers, detect), lane=lane)
 
 
 async def _answers(detect: Detect, requests: Sequence[DetectionRequest]) -> list[_Answer]:
@@ -184,9 +199,10 @@ async def _ask(detect: Detect, chunk: Sequence[DetectionRequest]) -> list[_Answe
     return [(detection, lineage) for detection in detections]
 
 
-def _answered(agent: DetectionAgent, item: Item[Admitted], opened: _Opened, answer: _Answer) -> Outcome:
+def _answered(agent: DetectionAgent, item: Item[Admitted], opened: _Opened, answered: Answered) -> Outcome:
+    answer = answered.answer
     if not isinstance(answer, VeilError):
-        return _found(agent, item, opened, *answer)
+        return _found(agent, item, opened, *answer, cached=answered.cached)
     if isinstance(answer, RecordError | TenantError):
         return _refused(agent, item, (Refusal(answer.reason_code, str(answer), answer.fault.value),))
     return Failed(Failure.from_exception(answer, attempts=1 + ALONE_TRIES if answer.reason_code == WORKER_DIED else 2))
@@ -212,18 +228,30 @@ def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: 
     body = agent.codec.decode(Body, plain)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    return _Opened(admitted, agent.keyring.of_tenant(tenant), body, plain, request)
+    keys = agent.keyring.of_tenant(tenant)
+    return _Opened(admitted, keys, body, plain, Asked(request, _scope(agent, admitted, policy, keys)))
+
+
+def _scope(agent: DetectionAgent, admitted: Admitted, policy: Policy, keys: TenantKeys) -> Scope | None:
+    """Under what the record's answer may be kept; None: nowhere."""
+    if agent.cache is None or not (admitted.envelope.cache and policy.detection.cache):
+        return None
+    tenant = admitted.envelope.tenant
+    return Scope(tenant, policy.digest, agent.view.purged(tenant, policy.id), keys.key_id, keys.cache)
 
 
 def _found(
-    agent: DetectionAgent, item: Item[Admitted], opened: _Opened, detection: Detection, lineage: Mapping[str, str]
-) -> Done:
+    agent: DetectionAgent, item: Item[Admitted], opened: _Opened, detection: Detection, lineage: Mapping[str, str],
+    *, cached: bool,
+) -> Done:  # fmt: skip
     admitted, keys = opened.admitted, opened.sealing
     findings = Findings(
         admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage
     )  # fmt: skip
     sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
-    return Done((_output(agent, item.record, sealed),), "detected")
+    output = _output(agent, item.record, sealed)
+    told = (CACHED, b"true" if cached else b"false")
+    return Done((replace(output, headers=(*output.headers, told)),), "detected")
 
 
 def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusal, ...]) -> Done:

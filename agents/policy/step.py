@@ -44,7 +44,7 @@ from veilstream.verdicts.dead_letters import dead_letter
 AGENT = "policy"
 INVALID = "invalid_command"
 TRACE = "traceparent"
-KEPT_UP_BY = (*dead_letters.KINDS, "token.revoke")
+KEPT_UP_BY = (*dead_letters.KINDS, "token.revoke", "cache.purge")
 """Kinds of commands that write rows which are deleted one day: each of them deletes some."""
 _FIELDS_MAX = {"id": 200, "kind": 100, "actor": 500, "tenant": 200}
 """Characters; these come back in the result, which must not outgrow its topic. The tenant's form is the judge's question."""

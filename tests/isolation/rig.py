@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import redis
 from aiokafka.client import AIOKafkaClient
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
@@ -35,6 +36,7 @@ from veilstream.contracts.sealing import HPKE
 from veilstream.keys.service import make_master_key
 from veilstream.settings import Settings
 from veilstream.stack.postgres import start_postgres
+from veilstream.stack.redis import start_redis
 
 T = TypeVar("T")
 VEIL = (sys.executable, "-m", "veilstream.cli.main")
@@ -44,6 +46,13 @@ OUTSIDER = "nobody"
 """Somebody with a password and no rights."""
 TENANTS = ("aaa", "bbb", "ccc")
 READY_S = 180.0
+REDIS_RIGHTS: dict[str, list[str]] = {
+    page: next(line for line in (REPOSITORY / "docs" / name).read_text().splitlines() if "ACL SETUSER" in line).split()[
+        5:
+    ]
+    for page, name in (("gate", "quotas.md"), ("detection", "cache.md"))
+}
+"""By agent, as the docs have them."""
 CODEC = Codec()
 
 
@@ -55,6 +64,8 @@ class Rig:
     folder: Path
     postgres: str
     observer: Observer
+    redis: str = ""
+    """URL of Redis, as its administrator."""
     workers: dict[str, Worker] = field(default_factory=dict)
     _kept: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -74,6 +85,11 @@ class Rig:
         """The same for a client in this process."""
         given = {name.removeprefix("VEIL_").lower(): value for name, value in self.environment(role).items()}
         return Settings(**given)  # type: ignore[arg-type]
+
+    def redis_of(self, role: str) -> str:
+        """URL of Redis as the user of an agent."""
+        address = self.redis.rpartition("@")[2]
+        return f"redis://veil-{role}:{password_of(f'veil-{role}')}@{address}"
 
     def options(self, role: str) -> dict[str, Any]:
         """Connection of a librdkafka client as a role."""
@@ -190,6 +206,8 @@ def started_rig(folder: Path) -> Iterator[Rig]:
         stack.callback(broker.server.stop)
         postgres = start_postgres(folder / "postgres")
         stack.callback(postgres.stop)
+        redis_server = start_redis(folder / "redis")
+        stack.callback(redis_server.stop)
         _make_users(broker)
         make_master_key(folder / "keys")
         write_key_set(folder / "keys.json")
@@ -198,7 +216,8 @@ def started_rig(folder: Path) -> Iterator[Rig]:
             [*VEIL, "topics", "apply"], capture_output=True, text=True, env=own, timeout=100, check=False, cwd=REPOSITORY
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        rig = Rig(broker, folder, postgres.uri, Observer(broker.plain))
+        rig = Rig(broker, folder, postgres.uri, Observer(broker.plain), redis_server.url)
+        _make_redis_users(rig)
         stack.callback(rig.observer.stop)
         stack.callback(_end, rig)
         for name in AGENTS:
@@ -219,6 +238,14 @@ def _make_users(broker: SecureKafka) -> None:
         future.result(timeout=15)
 
 
+def _make_redis_users(rig: Rig) -> None:
+    """With the rights that docs/quotas.md and docs/cache.md name, and no others."""
+    with redis.Redis.from_url(rig.redis) as client:
+        for role, rights in REDIS_RIGHTS.items():
+            password = password_of(f"veil-{role}")
+            client.execute_command("ACL", "SETUSER", f"veil-{role}", "on", f">{password}", *rights)
+
+
 def restart(rig: Rig, name: str, **more: str) -> None:
     """End an agent and start it with other settings."""
     rig.workers[name].signal(signal.SIGTERM)
@@ -228,10 +255,13 @@ def restart(rig: Rig, name: str, **more: str) -> None:
 
 
 def _started(rig: Rig, name: str, **changed: str) -> Worker:
-    """`veil worker NAME` as its own principal; only audit is told where Postgres is, only the gate who signs tokens."""
+    """`veil worker NAME` as its own principal; only audit is told where Postgres is, only detection where Redis is, only the gate
+    who signs tokens."""
     log = rig.folder / f"{name}.log"
     more = {
         "audit": {"VEIL_POSTGRES": rig.postgres},
+        # without memory of its own, so that every answer is asked of Redis; the wait is long, as the machine may be busy
+        "detection": {"VEIL_REDIS": rig.redis_of(name), "VEIL_CACHE_MEMORY_BYTES": "0", "VEIL_CACHE_WAIT_S": "2"},
         "gate": {"VEIL_TOKEN_MODE": "optional", "VEIL_TOKEN_KEYS": str(rig.folder / "keys.json")},
     }
     own = rig.environment(name) | more.get(name, {}) | changed

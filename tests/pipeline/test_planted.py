@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tests.pipeline.chain import Chain, committed, until, veil
 from tests.pipeline.planted import names, of_text, places, spellings, tables, without_doubles
+from veilstream.cache.answers import PREFIX
 from veilstream.client.async_client import AsyncClient
 from veilstream.client.request import content_of
 from veilstream.contracts import catalogue
@@ -133,13 +134,20 @@ async def test_what_a_producer_seals_is_in_the_clear_nowhere(chain: Chain, clien
     with redis.Redis.from_url(chain.settings.redis.get_secret_value()) as server:
         server.set("planted:control", control["in redis"] * 50, ex=200)
 
+        async def kept() -> bool:
+            return len(server.keys(f"{PREFIX}*")) > 5
+
+        await until(kept, timeout_s=60, what="answers of detection to these texts in Redis")
+
     keys = await keys_to_be_had(client, chain)
     assert {f"{tenant}/1", f"{tenant}/2"} <= keys.keys()
     secrets = {
         f"{what} of {key_id}": spellings(raw)
         for key_id, (root, derived) in keys.items()
-        for what, raw in (("root", root), ("seal", derived.seal), ("hpke", derived.hpke_private))
-    }
+        for what, raw in (
+            ("root", root), ("seal", derived.seal), ("hpke", derived.hpke_private), ("cache", derived.cache)
+        )
+    }  # fmt: skip
     needles = without_doubles(
         [*((name, of_text(word)) for name, word in (words | control).items()), *secrets.items(),
          ("the tenant", of_text(open_tenant)), ("a metric", of_text("veil_processed_records_total"))]

@@ -31,13 +31,14 @@ def told(name: str, folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", [*AGENTS, "of_a_later_release"])
-def test_only_the_audit_agent_is_told_of_postgres_and_only_the_gate_of_redis(tmp_path: Path, name: str) -> None:
+def test_only_who_needs_postgres_or_redis_is_told_of_it(tmp_path: Path, name: str) -> None:
     """A broken detector must not hold the audit store's password; near miss: the rest of the environment stays."""
     environment = told(name, tmp_path)
     services = {k: v for k, v in environment.items() if k in ("VEIL_POSTGRES", "VEIL_REDIS")}
     wanted = {
         "audit": {"VEIL_POSTGRES": "postgresql://veil:inner@127.0.0.1:2/veil"},
         "gate": {"VEIL_REDIS": "redis://:inner@127.0.0.1:3/0"},
+        "detection": {"VEIL_REDIS": "redis://:inner@127.0.0.1:3/0"},
     }
     assert services == wanted.get(name, {})
     assert "outer" not in " ".join(environment.values())

@@ -18,6 +18,7 @@ import typer
 
 from veilstream.cli import (
     audit,
+    cache,
     check,
     demo,
     dlq,
@@ -46,7 +47,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would print local variables, and so text
     rich_markup_mode=None,
 )
-for part in (stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, token, topics, keys, worker):
+for part in (
+    stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, token, topics, keys, cache, worker,
+):  # fmt: skip
     part.register(app)
 
 

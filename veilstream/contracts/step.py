@@ -36,6 +36,11 @@ class Record:
     headers: Headers = ()
 
 
+CACHED = "veil-cached"
+"""Header of findings and verdict, `true` or `false`: whether an answer of detection that was kept was given to the record.
+What comes from outside under this name stays at the gate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """A record to publish in the batch's transaction."""

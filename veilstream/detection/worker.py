@@ -24,6 +24,11 @@ def detect(nlp_config: str | None, batch: Sequence[DetectionRequest]) -> tuple[l
     return engine.detect(batch), _parts(nlp_config)
 
 
+def lineage(nlp_config: str | None) -> Mapping[str, str]:
+    """The lineage alone, of a worker that has found nothing yet."""
+    return _parts(nlp_config)
+
+
 @cache
 def _parts(nlp_config: str | None) -> Mapping[str, str]:
     return parts(engine.lineage(nlp_config))

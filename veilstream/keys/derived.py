@@ -28,6 +28,8 @@ class TenantKeys:
     hpke_private: bytes
     limits: bytes
     """Of what stands for a user or an address in Redis."""
+    cache: bytes
+    """Of detection's kept answers: their names, and what they are sealed under."""
 
     def __repr__(self) -> str:
         return f"TenantKeys({self.key_id})"
@@ -46,5 +48,5 @@ def derive(root: bytes, key_id: str, version: int) -> TenantKeys:
 
     return TenantKeys(
         key_id, version, for_use("seal"), for_use("hash"), for_use("actor"), for_use("lane"), for_use("hpke"),
-        for_use("limits"),
+        for_use("limits"), for_use("cache"),
     )  # fmt: skip

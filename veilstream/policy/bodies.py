@@ -66,6 +66,12 @@ class PolicyShow(Strict):
         return self
 
 
+class CachePurge(Strict):
+    """Of which policy the kept answers are given no more; null: of all."""
+
+    policy: PolicyId | None = None
+
+
 class LetterPlace(Strict):
     """A dead letter by its place on veil.dead-letters; its id guards against another one that stands there."""
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from veilstream.contracts.errors import Fault, RecordError, VeilError
-from veilstream.policy import credentials, dead_letters, tenants
+from veilstream.policy import credentials, dead_letters, purges, tenants
 from veilstream.policy.activation import activation_of, pin_of, version_of
 from veilstream.policy.bodies import (
+    CachePurge,
     LetterPlace,
     LetterShow,
     Nothing,
@@ -144,6 +145,7 @@ KINDS: Mapping[str, Kind] = {
     "policy.activate": Kind(PolicyActivate, _policy_activate, audited=True),
     "policy.show": Kind(PolicyShow, _policy_show, audited=False),
     "policy.list": Kind(Nothing, _policy_list, audited=False),
+    "cache.purge": Kind(CachePurge, purges.purge, audited=True),
     "dlq.show": Kind(LetterShow, dead_letters.show, audited=True),
     "dlq.redrive": Kind(LetterPlace, dead_letters.redrive, audited=True),
     "dlq.discard": Kind(LetterPlace, dead_letters.discard, audited=True),

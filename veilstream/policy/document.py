@@ -75,6 +75,8 @@ class DetectionPart(Strict):
     `accurate` with a second model for persons and places."""
     score_threshold: Confidence = 0.35
     threats: bool = True
+    cache: bool = True
+    """Whether answers may be kept for a while and given again to the same text (docs/cache.md)."""
     mode: Mode = "moderate"
     unnamed_fields: Literal["judged", "trusted"] = "judged"
     """Of a document with `text_fields`: whether the fields it does not name are judged too. A sender may not decide that."""
@@ -156,6 +158,8 @@ class Policy(Strict):
         written = self.model_dump(mode="json")
         if self.detection.profile == "parity":  # what every version meant before there were profiles: its digest stays
             del written["detection"]["profile"]
+        if self.detection.cache:
+            del written["detection"]["cache"]
         for later in ("recognizers", "allow_list"):
             if not written["detection"][later]:
                 del written["detection"][later]

@@ -6,6 +6,8 @@ active/T      Activation     what T's records are judged under, and since when
 dead-letter/TOPIC/PARTITION/OFFSET  Disposition  what was done about the dead letters of that record; only policy looks at it,
               and deletes it when the letters are gone (upkeep.py)
 revoked/T/ID  Revocation     a token of T that is refused; ID is the hex of its `use_id`. Deleted when it has expired
+purged/T/P    Purge          answers of detection kept before are given no more: T's, or all tenants' where T is empty; under
+              policy P, or under all where P is empty. Deleted when they are too old anyway (upkeep.py)
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from typing import TypeVar
 
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Activation, DeadLetter, Disposition, PolicyVersion, Revocation, Tenant
+from veilstream.contracts.records import Activation, DeadLetter, Disposition, PolicyVersion, Purge, Revocation, Tenant
 
 R = TypeVar("R")
 _POLICY = b"policy/"
 _DEAD_LETTER = b"dead-letter/"
 _REVOKED = b"revoked/"
 _TENANT = b"tenant/"
+_PURGED = b"purged/"
 OPEN, REDRIVEN, DISCARDED = "open", "redriven", "discarded"
 """States of a dead letter."""
 
@@ -74,6 +77,16 @@ def is_revocation(key: bytes) -> bool:
     return key.startswith(_REVOKED)
 
 
+def purged_key(tenant: str, policy: str) -> bytes:
+    """Key of a purge; empty: of all."""
+    return _PURGED + f"{tenant}/{policy}".encode()
+
+
+def is_purge(key: bytes) -> bool:
+    """Whether the row is of a purge."""
+    return key.startswith(_PURGED)
+
+
 def place_of(letter: DeadLetter) -> Origin:
     """The record whose letters share one row: the input record, else the one the agent was working on."""
     return letter.origin or letter.coordinates
@@ -112,6 +125,11 @@ class State:
     def revocation(self, tenant: str, token: bytes) -> Revocation | None:
         """Until when a token is refused; None: it is not."""
         return self.row(Revocation, revoked_key(tenant, token))
+
+    def purged(self, tenant: str, policy: str) -> int:
+        """Offset of the latest command that purged a tenant's answers under a policy; -1: none did."""
+        keys = [purged_key(t, p) for t in {tenant, ""} for p in {policy, ""}]
+        return max((row.changed_offset for key in keys if (row := self.row(Purge, key)) is not None), default=-1)
 
     def tenants(self) -> Iterator[Tenant]:
         """Every tenant, and not the operations key's row; reads every key, so it is for operators' questions only."""

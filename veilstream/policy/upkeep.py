@@ -1,5 +1,5 @@
 """What keeps `veil.state` from growing for ever: rows about dead letters that retention took long ago are deleted, and those
-about tokens that have expired."""
+about tokens that have expired, and those about purges of answers that are too old now anyway."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Final
 
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import VeilError
-from veilstream.contracts.records import Disposition, Revocation
-from veilstream.policy.state import is_disposition, is_revocation
+from veilstream.contracts.records import Disposition, Purge, Revocation
+from veilstream.policy.state import is_disposition, is_purge, is_revocation
 
 KEPT_MS: Final = 2 * 720 * 3_600_000
 """Twice the retention of veil.dead-letters: a letter was there when its row was written, and the broker deletes whole segments,
 so it may stay somewhat longer than its 720 h. After twice the time no letter is left that a row could speak of."""
+PURGE_KEPT_MS: Final = 24 * 3_600_000
+"""Answers are kept for half an hour at most (veilstream/detection/cache/entry.py); the rest of the day is for clocks that differ.
+When the row is gone, names are again what they were before the purge, and nothing stands under them any more."""
 LOOKED_AT: Final = 32
 """Rows for each command, which writes one at most: the rows are gone through many times faster than they can grow."""
 ROUND_MS: Final = 3_600_000
@@ -34,7 +37,7 @@ class Upkeep:
     def outlived(self, rows: Mapping[bytes, bytes], now_ms: int) -> list[bytes]:
         """Keys of rows to delete, at most LOOKED_AT. `now_ms` is the broker's time of the command."""
         if not self._ahead and (self._began_ms is None or abs(now_ms - self._began_ms) >= ROUND_MS):
-            self._ahead.extend(key for key in rows if is_disposition(key) or is_revocation(key))
+            self._ahead.extend(key for key in rows if is_disposition(key) or is_revocation(key) or is_purge(key))
             self._began_ms = now_ms
         looked_at = list(islice(self._ahead, LOOKED_AT))
         for _ in looked_at:
@@ -47,6 +50,8 @@ class Upkeep:
         try:
             if is_revocation(key):
                 return self._codec.decode(Revocation, raw).until_ms < now_ms
+            if is_purge(key):
+                return self._codec.decode(Purge, raw).changed_ms < now_ms - PURGE_KEPT_MS
             return self._codec.decode(Disposition, raw).changed_ms < now_ms - KEPT_MS
         except VeilError:  # of a later release: that one will delete it
             return False

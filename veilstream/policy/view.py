@@ -78,6 +78,10 @@ class PolicyView:
         """Whether a token of the tenant was revoked; `token` is its `use_id`. Rows not here yet revoke nothing."""
         return revoked_key(tenant, token) in self._rows
 
+    def purged(self, tenant: str, policy: str) -> int:
+        """Which purge was the last that took the tenant's kept answers under a policy; -1: none."""
+        return self._state.purged(tenant, policy)
+
     def pin(self, tenant: str, at_ms: int, requested: str | None) -> PolicyPin:
         """The version a record of broker time `at_ms` is judged under.
 

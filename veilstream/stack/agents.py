@@ -19,7 +19,7 @@ Need = Literal["postgres", "redis"]
 NEEDS: Mapping[str, tuple[Need, ...]] = {
     "gate": ("redis",),
     "admit": (),
-    "detection": (),
+    "detection": ("redis",),
     "anonymization": (),
     "audit": ("postgres",),
     "policy": (),
@@ -27,7 +27,8 @@ NEEDS: Mapping[str, tuple[Need, ...]] = {
 }
 """By agent, the services beside Kafka that it may reach: of the others it is not even told the password.
 
-In Redis the gate counts users and addresses. The vault, once it is built, is anonymization's and restore's.
+In Redis the gate counts users and addresses, and detection keeps answers for a while. The vault, once it is built, is
+anonymization's and restore's.
 """
 
 AGENTS = tuple(NEEDS)

@@ -129,6 +129,14 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Purge:
+    tenant: str
+    policy: str
+    changed_ms: int
+    changed_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     key_id: str
     tenant: str
