@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
 from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
@@ -10,9 +11,11 @@ from agents.wiring import wire
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
+from veilstream.detection.threats.llm.configured import judge_of
 from veilstream.runtime.app import Agent, Pool, run
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
+from veilstream.telemetry.judging import JudgingMetrics
 
 GROUP = "veil-detection"
 OVERFLOW_BYTES = 128 << 10
@@ -37,8 +40,9 @@ def build(settings: Settings) -> Agent[Admitted]:
         async with turns:  # the pool takes calls as they come: the workers it leaves are for the main lane alone
             return await detect(requests)
 
+    judge = judge_of(settings, JudgingMetrics(), time.time)
     main = Behind(settings, topic=ADMITTED, group=GROUP)
-    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind)
+    detection = DetectionAgent(w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind, judge)
     return Agent(
         name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),

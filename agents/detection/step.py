@@ -1,7 +1,8 @@
 """Detection: finds PII and threats as the pinned policy asks.
 
 Reads `veil.admitted` and `veil.admitted.overflow` (keyed by lane). Writes `veil.findings` under the same key. No state.
-Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a
+Promises: findings are a function of the text, the pinned policy, the lineage named beside them, and the answers of language
+models that are recorded with them, where the policy asks such; their failure makes no finding milder. The models run in a
 process pool; a worker that dies costs a retry, then at most the record that kills it. A policy version not known here yet
 is waited for, then the record fails closed; Kafka or the key service away: the partition is held; a tenant's key away: that
 record alone fails closed. What it cannot work on goes to `veil.dead-letters`. A refused record passes through. A record of
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from agents.closing import fail_closed
+from agents.detection.judging import judged
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
@@ -24,6 +26,7 @@ from veilstream.contracts.errors import ErasedError, RecordError, TenantError, V
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
+from veilstream.detection.threats.llm.judge import Judge
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
@@ -56,6 +59,8 @@ class DetectionAgent:
     """Whether this worker has the pinned version, waiting a while; opens the tenant's current key and the one with this id."""
     detect_behind: Detect | None = None
     """`detect` for what stands in overflow, which leaves the pool room for the rest; None: `detect` itself."""
+    judge: Judge | None = None
+    """The router and the LLM classifier; None: what the pool finds is all."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -83,7 +88,10 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
         await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
-        answers = iter(await _answers(detect, [o.request for o in readable]))
+        said = await _answers(detect, [o.request for o in readable])
+        if agent.judge is not None:
+            said = await judged(agent.judge, agent.view, detect, readable, said)
+        answers = iter(said)
         return [
             _answered(agent, item, o, next(answers)) if isinstance(o, _Opened) else _refused(agent, item, o)
             for item, o in zip(batch, opened, strict=True)
@@ -220,7 +228,8 @@ def _found(
 ) -> Done:
     admitted, keys = opened.admitted, opened.sealing
     findings = Findings(
-        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage
+        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage,
+        detection.layers, detection.complexity, detection.strategy,
     )  # fmt: skip
     sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
     return Done((_output(agent, item.record, sealed),), "detected")
