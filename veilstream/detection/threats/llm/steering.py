@@ -29,9 +29,10 @@ class Sign(NamedTuple):
 
 
 _JUDGE: Final = (
-    r"(?:security |safety |content |injection |threat )?"
-    r"(?:judge|classifier|filter|moderator|moderation|evaluator|reviewer|detector|guard(?:rail)?)"
+    r"(?:(?:security|safety|content|injection|threat|ai|llm) (?:filter|judge|guard|model)|judge|classifier|moderator|evaluator"
+    r"|detector|guardrail|moderation (?:model|system))"
 )
+_FILLER: Final = r"(?:(?:only|just|with|that|this|it|text|the|is|as|are|to be|one word)[,:]? ?){0,4}"
 _SAFE: Final = (
     r"(?:safe|benign|harmless|clean|not? (?:an? )?(?:attack|threat|injection)|allowed?"
     r"|attack[\"' ]*[:=] ?false|category[\"' ]*[:=][\"' ]*none)"
@@ -53,7 +54,7 @@ SIGNS: Final = (
         r"\bend of (?:the )?(?:data|text (?:to|under)|untrusted|user (?:text|data))\b"
         r".{0,60}\b(?:judge|classif\w+|evaluat\w+|instructions?)\b",
     ),
-    Sign("judge.told_what_to_say", 0.85, rf"\b{_JUDGE}\b.{{0,60}}\b{_SAY}\b.{{0,40}}\b{_SAFE}\b"),
+    Sign("judge.told_what_to_say", 0.7, rf"\b{_JUDGE}s?\b.{{0,40}}\b{_SAY}\b[,:]? {_FILLER}[\"']?{_SAFE}\b"),
     Sign(
         "judge.told_what_to_say", 0.6,
         rf"\b{_SAY}\b.{{0,20}}\b(?:this|the (?:following|above)|it|my)\b.{{0,30}}\bas {_SAFE}\b",
