@@ -39,7 +39,10 @@ class LlmSettings(BaseModel):
         "to providers of its own region alone.",
     )
     llm_call_s: float = Field(
-        default=8.0, gt=0, le=30, description="Time for one request to a provider, until the end of its answer."
+        default=8.0,
+        gt=0,
+        le=30,
+        description="Time for one request to a provider, until the end of its answer; half of `VEIL_LLM_TOTAL_S` at most.",
     )
     llm_total_s: float = Field(
         default=20.0,

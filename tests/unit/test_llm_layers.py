@@ -263,10 +263,10 @@ async def test_a_provider_that_fails_is_left_alone_and_tried_again() -> None:
             return one.metric("circuit_breaker_state", provider=ANTHROPIC)
 
         assert state() == 0
+        began = asyncio.get_running_loop().time()
         assert [await ask(n) for n in range(5)] == ["server_error"] * 5
         assert state() == 2
-        began = asyncio.get_running_loop().time()
-        assert await ask(5) == "breaker_open" or asyncio.get_running_loop().time() - began > 0.4
+        assert await ask(5) == "breaker_open" or asyncio.get_running_loop().time() - began > 0.5
         await _until(one.judge.providers[ANTHROPIC].breaker, "half_open")
         assert await ask(6) == "server_error"
         assert state() == 2

@@ -36,6 +36,7 @@ def test_a_key_makes_a_provider() -> None:
     assert list(providers) == ["openai"]
     found = providers["openai"]
     assert (found.model, found.regions, found.call_s) == ("m", {"eu"}, 3.0)
+    assert judge(**KEYED, llm_call_s=9.0, llm_total_s=10.0).providers["openai"].call_s == 5.0
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

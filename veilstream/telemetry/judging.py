@@ -8,6 +8,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 STATES = ("closed", "half_open", "open")
+"""Of a breaker; the metric is the place in this row."""
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 

@@ -10,11 +10,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-CLOSED, HALF_OPEN, OPEN = "closed", "half_open", "open"
-STATES: Final = (CLOSED, HALF_OPEN, OPEN)
-"""In the order of the metric `circuit_breaker_state`: 0, 1, 2."""
+from veilstream.telemetry.judging import STATES
+
+CLOSED, HALF_OPEN, OPEN = STATES
 
 
 @dataclass(slots=True)
@@ -52,7 +51,7 @@ class Breaker:
 
     @property
     def state(self) -> str:
-        """One of STATES."""
+        """CLOSED, HALF_OPEN or OPEN."""
         if self._opened_at is None:
             return CLOSED
         return HALF_OPEN if self._trying or self._now() - self._opened_at >= self._open_s else OPEN

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PROVIDERS: Final[tuple[str, ...]] = get_args(ProviderName)
 _REGIONS: Final[tuple[str, ...]] = get_args(Region)
 _WORD_BYTES: Final = 8
+_LATER_S: Final = 2.0
+"""An SDK's own limit is each read's; ours, of all of it, must be the first to end a request, so that it is told as a timeout."""
 
 
 def judge_of(settings: Settings, metrics: JudgingMetrics, wall_s: Callable[[], float]) -> Judge:
@@ -82,17 +84,20 @@ def _provider(
             f"VEIL_LLM_{name.upper()}_KEY is set, and the SDK of {name} is not installed (no module {exc.name}): "
             "pip install 'veilstream[llm]'"
         ) from None
+    call_s = min(
+        settings.llm_call_s, settings.llm_total_s / 2
+    )  # a hanging one must be seen as such, and leave time for others
     return Provider(
         name=name,
         model=model,
         regions=regions[name],
-        speak=speaker(key, url, settings.llm_call_s),
+        speak=speaker(key, url, call_s + _LATER_S),
         breaker=Breaker(
             settings.llm_breaker_failures, settings.llm_breaker_open_s, changed=metrics.breaker_of(name)
         ),
         slots=Slots(settings.llm_concurrency),
         attempts=settings.llm_attempts,
-        call_s=settings.llm_call_s,
+        call_s=call_s,
         seen=metrics.asked,
     )  # fmt: skip
 
