@@ -81,7 +81,7 @@ class Provider:
                         return said
                     trial.failed()
                 fault = said
-                wait_s = max(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)], said.retry_after_s or 0.0)
+                wait_s = max(_backoff_s(attempt, prompt.nonce), said.retry_after_s or 0.0)
                 left_s = until - asyncio.get_running_loop().time()
                 if said.status not in _AGAIN or attempt + 1 == self.attempts or wait_s > min(left_s, self.call_s):
                     return said
@@ -101,6 +101,11 @@ class Provider:
         ended, reply = ("replied", said) if isinstance(said, Reply) else (said.status, None)
         self.seen(self.name, ended, clock() - began, reply)
         return said
+
+
+def _backoff_s(attempt: int, nonce: str) -> float:
+    """Up to half as long again, by the request's own number: what was refused together does not come again together."""
+    return _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)] * (1 + int(nonce[:2], 16) / 512)
 
 
 def reply_of(text: object, tokens_in: object, tokens_out: object) -> Reply | Fault:
