@@ -18,12 +18,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from veilstream.connection.rules import check_security, variable
 from veilstream.connection.tokens import check_token_settings
 from veilstream.contracts.errors import ConfigError
+from veilstream.llm_settings import LlmSettings
 
 Unset = BeforeValidator(lambda value: None if value == "" else value)
 """An empty variable counts as not set: composed environments pass empty ones on."""
 
 
-class Settings(BaseSettings):
+class Settings(LlmSettings, BaseSettings):
     """Settings of one process. `veil up` fills in what its own servers need; everything has a default that works."""
 
     model_config = SettingsConfigDict(env_prefix="VEIL_", frozen=True, extra="ignore")

@@ -139,7 +139,7 @@ def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pi
     body = agent.codec.decode(Body, open_record(findings, keys.seal))
     policy = agent.view.document(pin.policy, pin.version, pin.digest)
     safe = anonymize(body.content, findings.findings, policy, HashKey(keys.hash, keys.version))
-    decision = decide(findings.findings, findings.threats, policy, envelope.mode)
+    decision = decide(findings.findings, findings.threats, policy, envelope.mode, findings.layers)
     verdict = _verdict(agent, findings, decision, policy, safe)
     actor = actor_pseudonym(keys, body.user or UNKNOWN_ACTOR)
     return Done(_outputs(agent, item.record, findings, verdict, actor), decision.decision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
 from agents.detection.cached import CachedAnswers
@@ -13,10 +14,12 @@ from veilstream.cache.memory import MemoryAnswers
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
+from veilstream.detection.threats.llm.configured import judge_of
 from veilstream.runtime.app import Agent, Pool, run
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
 from veilstream.telemetry.cache import CacheMetrics
+from veilstream.telemetry.judging import JudgingMetrics
 
 GROUP = "veil-detection"
 OVERFLOW_BYTES = 128 << 10
@@ -52,6 +55,7 @@ def build(settings: Settings) -> Agent[Admitted]:
         cache=None if settings.cache == "off" else CachedAnswers(
             MemoryAnswers(settings.cache_memory_bytes), kept_in, metrics, lineage
         ),
+        judge=judge_of(settings, JudgingMetrics(), time.time),
     )  # fmt: skip
     services = (main,) if kept_in is None else (main, kept_in)
     return Agent(

@@ -1,7 +1,8 @@
 """Detection: finds PII and threats as the pinned policy asks.
 
 Reads `veil.admitted` and `veil.admitted.overflow` (keyed by lane). Writes `veil.findings` under the same key. No state.
-Promises: findings are a function of the text, the pinned policy and the lineage named beside them. The models run in a
+Promises: findings are a function of the text, the pinned policy, the lineage named beside them, and the answers of language
+models that are recorded with them, where the policy asks such; their failure makes no finding milder. The models run in a
 process pool; a worker that dies costs a retry, then at most the record that kills it. An answer that was kept (cached.py) is
 the same as a fresh one, and its header `veil-cached` says so; Redis away costs time. A policy version not known here yet
 is waited for, then the record fails closed; Kafka or the key service away: the partition is held; a tenant's key away: that
@@ -19,6 +20,7 @@ from typing import TypeAlias
 
 from agents.closing import fail_closed
 from agents.detection.cached import Answered, Asked, CachedAnswers
+from agents.detection.judging import judged
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import open_record, seal_record
 from veilstream.contracts.codec import Codec
@@ -28,6 +30,7 @@ from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Re
 from veilstream.contracts.step import CACHED, Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.detection.cache.entry import Scope
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
+from veilstream.detection.threats.llm.judge import Judge
 from veilstream.keys.keyring import KeyRing, TenantKeys
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
@@ -62,6 +65,8 @@ class DetectionAgent:
     """`detect` for what stands in overflow, which leaves the pool room for the rest; None: `detect` itself."""
     cache: CachedAnswers | None = None
     """None: each record is looked at."""
+    judge: Judge | None = None
+    """The router and the LLM classifier; None: what the pool finds is all."""
 
 
 _Answer: TypeAlias = tuple[Detection, Mapping[str, str]] | VeilError
@@ -79,6 +84,11 @@ class _Opened:
     plain: bytes
     asked: Asked
 
+    @property
+    def request(self) -> DetectionRequest:
+        """What detection is asked about it."""
+        return self.asked.request
+
 
 def make_step(agent: DetectionAgent) -> Step[Admitted]:
     """Detection's step: opens, detects in chunks, seals for the next agent."""
@@ -89,7 +99,11 @@ def make_step(agent: DetectionAgent) -> Step[Admitted]:
         await agent.keyring.prepare(_keys_of(batch))
         opened = [await _open(agent, item.value) for item in batch]
         readable = [o for o in opened if isinstance(o, _Opened)]
-        answers = iter(await _kept_or_fresh(agent.cache, detect, [o.asked for o in readable], batch[0].record.topic))
+        said = await _kept_or_fresh(agent.cache, detect, [o.asked for o in readable], batch[0].record.topic)
+        if agent.judge is not None:
+            judgements = await judged(agent.judge, agent.view, detect, readable, [one.answer for one in said])
+            said = [replace(one, answer=answer) for one, answer in zip(said, judgements, strict=True)]
+        answers = iter(said)
         return [
             _answered(agent, item, o, next(answers)) if isinstance(o, _Opened) else _refused(agent, item, o)
             for item, o in zip(batch, opened, strict=True)
@@ -246,7 +260,8 @@ def _found(
 ) -> Done:  # fmt: skip
     admitted, keys = opened.admitted, opened.sealing
     findings = Findings(
-        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage
+        admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage,
+        detection.layers, detection.complexity, detection.strategy,
     )  # fmt: skip
     sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
     output = _output(agent, item.record, sealed)

@@ -10,7 +10,17 @@ import pytest
 
 from veilstream.contracts.errors import RecordError
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records import Content, Message, PolicyPin, Reason, Sealed, Span, Verdict, VerdictFinding
+from veilstream.contracts.records import (
+    Content,
+    Layer,
+    Message,
+    PolicyPin,
+    Reason,
+    Sealed,
+    Span,
+    Verdict,
+    VerdictFinding,
+)
 from veilstream.contracts.resources import data_path
 from veilstream.contracts.verdict_json import content_to_natural, verdict_from_json, verdict_to_json
 
@@ -19,6 +29,7 @@ BARE = {
     "id": "ab", "tenant": "acme", "origin": {"cluster": "c", "topic": "veil.requests", "partition": 3, "offset": 7},
     "revision": 0, "supersedes": None, "request_id": None, "received_ms": 1000, "decision": "allow", "confidence": 0.5,
     "reasons": [], "findings": [], "content": None, "policy": None, "lineage": "", "retry_after_s": None,
+    "layers": [], "complexity": 0.0, "strategy": "",
 }  # fmt: skip
 
 CASES = {
@@ -53,6 +64,7 @@ CASES = {
             VERDICT, revision=2, supersedes="aa", request_id="r", lineage="l", policy=PolicyPin("p", "1.0.0", "d", 4),
             reasons=(Reason("pii", "found", "c", 0.9, "s", "r", (Span("text", 0, 2),)),),
             findings=(VerdictFinding("EMAIL", "text", 0, 2, 0.8, "redact"),),
+            layers=(Layer("llm", "spoke", "openai", "m", "none", 0.9, True),), complexity=0.6, strategy="comprehensive",
         ),
         BARE | {
             "revision": 2, "supersedes": "aa", "request_id": "r", "lineage": "l",
@@ -60,6 +72,9 @@ CASES = {
             "reasons": [{"code": "pii", "message": "found", "category": "c", "confidence": 0.9, "source": "s", "rule": "r",
                          "spans": [{"path": "text", "start": 0, "end": 2}]}],
             "findings": [{"type": "EMAIL", "path": "text", "start": 0, "end": 2, "score": 0.8, "action": "redact"}],
+            "layers": [{"name": "llm", "status": "spoke", "provider": "openai", "model": "m", "category": "none",
+                        "confidence": 0.9, "cached": True}],
+            "complexity": 0.6, "strategy": "comprehensive",
         },
     ),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from veilstream.contracts.records import (
     Finding,
     Findings,
     Gated,
+    Layer,
     PolicyPin,
     Redrive,
     Refusal,
@@ -42,11 +43,14 @@ ENVELOPE = Envelope(
 PIN = PolicyPin("default", "1.0.0", "ab" * 32, 70)
 FOUND = (Finding("EMAIL_ADDRESS", "text", 0, 3, 0.85, "Mail", "r"), Finding("PERSON", "text", 5, 8, 1.0, "Names"))
 THREATS = (Threat("injection", "text", 0, 3, 0.5, "rules", "r1"),)
+LAYERS = (Layer("llm", "spoke", "openai", "m", "none", 0.9, True), Layer("heuristics", "spoke"))
 REFUSALS = (Refusal("a", "b", "tenant", 3),)
 RECORDS: dict[str, Any] = {
     "gated": Gated(ENVELOPE, None, REFUSALS),
     "admitted": Admitted(ENVELOPE, None, REFUSALS, PIN),
-    "findings": Findings(ENVELOPE, None, REFUSALS, PIN, FOUND, THREATS, {"code": "1", "models": "2"}),
+    "findings": Findings(
+        ENVELOPE, None, REFUSALS, PIN, FOUND, THREATS, {"code": "1", "models": "2"}, LAYERS, 0.5, "balanced"
+    ),
     "dead letter": DeadLetter(
         "id", ORIGIN, "gate", "code", "why", "record", 5, "d" * 64, 7, replace(ORIGIN, offset=9), 1, "acme", 2
     ),
@@ -179,7 +183,7 @@ def test_a_field_of_a_later_release_changes_nothing_until_it_is_used(later: dict
 
 def test_defaults_are_the_same_in_schemas_and_records() -> None:
     """A field that an older writer lacks is read with the schema's default: it must be the one that is left out here."""
-    for cls in (*STAGES, Envelope, Origin, PolicyPin, Finding, Threat, Refusal, TokenUse):
+    for cls in (*STAGES, Envelope, Origin, PolicyPin, Finding, Threat, Layer, Refusal, TokenUse):
         for entry in own_schemas()[f"veil.{cls.__name__}"].parsed["fields"]:
             field = next(f for f in dataclasses.fields(cls) if f.name == entry["name"])
             if "default" in entry:

@@ -20,6 +20,7 @@ from veilstream.stack.redis import server_path
 from veilstream.stack.state import ComponentState, StackState, write_state
 from veilstream.stack.up import UpOptions
 from veilstream.telemetry.health import HealthServer
+from veilstream.telemetry.judging import JudgingMetrics
 from veilstream.telemetry.quotas import ActorLimitMetrics
 
 
@@ -85,6 +86,42 @@ async def test_status_says_when_users_are_held_to_no_limit(
     assert json.loads(told.output)["actor_limits"] is said
     assert ("limits by user" in plain.output) == (line is not None)
     assert line is None or line in plain.output
+
+
+@pytest.mark.parametrize(
+    ("states", "told"),
+    [
+        ({}, []),
+        ({"openai": "closed"}, []),
+        ({"openai": "open", "gemini": "closed", "anthropic": "half_open"}, ["openai", "anthropic"]),
+    ],
+    ids=["no provider", "near miss: closed", "two of three"],
+)
+async def test_status_says_which_providers_are_left_alone(
+    app: typer.Typer, tmp_path: Path, states: dict[str, str], told: list[str]
+) -> None:
+    """By detection's own metric, by name; the stack is healthy all the same."""
+    registry = CollectorRegistry()
+    metrics = JudgingMetrics(registry)
+    for provider, state in states.items():
+        metrics.breaker_of(provider)(state)
+    detection = HealthServer("127.0.0.1", 0, alive=dict, ready=dict, registry=registry)
+    await detection.start()
+    component = ComponentState("detection", "agent", "ready", None, detection.port, 0, "detection.log")
+    mine = started_at(os.getpid()) or 0.0
+    write_state(
+        tmp_path, StackState("ready", os.getpid(), mine, str(tmp_path), "127.0.0.1:1", (component,), None, None)
+    )
+    try:
+        as_json, plain = [
+            await asyncio.to_thread(CliRunner().invoke, app, ["status", "--data", str(tmp_path), *options])
+            for options in (["--json"], [])
+        ]
+    finally:
+        await detection.stop()
+    assert (as_json.exit_code, plain.exit_code) == (0, 0)
+    assert json.loads(as_json.output)["llm_breakers"] == states
+    assert [name for name in ("openai", "gemini", "anthropic") if f"LLM classifier: {name}" in plain.output] == told
 
 
 def test_a_folder_that_only_its_owner_enters_is_seen(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from veilstream.contracts.reasons import message
-from veilstream.contracts.records import Finding, Refusal, Span, Threat
+from veilstream.contracts.records import Finding, Layer, Refusal, Span, Threat
 from veilstream.policy.document import parse_policy
 from veilstream.verdicts.decide import MARKUP, closed, decide
 
@@ -125,3 +125,38 @@ def test_a_refused_sender_is_told_the_longest_wait(waits: list[int | None], told
     """Where several refuse, sending again before the last of them is over would only be refused again."""
     refusals = [Refusal(f"quota_{n}", "used up", "tenant", wait) for n, wait in enumerate(waits)]
     assert closed(refusals).retry_after_s == told
+
+
+SPOKE, ABSENT = Layer("llm", "spoke", "openai"), Layer("llm", "timeout", "openai")
+RULES = Layer("heuristics", "spoke")
+UNJUDGED: dict[str, tuple[str, list[Layer], float, str]] = {
+    "no such layer": ("review", [RULES], 0.0, "allow"),
+    "one spoke": ("block", [RULES, SPOKE], 0.0, "allow"),
+    "one of two spoke": ("block", [RULES, ABSENT, SPOKE], 0.0, "allow"),
+    "not needed": ("block", [RULES, Layer("llm", "not_needed")], 0.0, "allow"),
+    "early end, and the threshold above it": ("block", [RULES, Layer("llm", "early_end")], 0.6, "review"),
+    "none spoke": ("review", [RULES, ABSENT, ABSENT], 0.0, "review"),
+    "none spoke, review anyway": ("review", [RULES, ABSENT], 0.6, "review"),
+    "none spoke, block anyway": ("review", [RULES, ABSENT], 0.8, "block"),
+    "a word of a later release": ("review", [RULES, Layer("llm", "fell_asleep", "openai")], 0.0, "review"),
+    "block instead": ("block", [RULES, ABSENT], 0.0, "block"),
+    "block instead of review": ("block", [RULES, ABSENT], 0.6, "block"),
+    "block anyway": ("block", [RULES, ABSENT], 0.8, "block"),
+    "as found": ("as_found", [RULES, ABSENT], 0.0, "allow"),
+    "as found, review": ("as_found", [RULES, ABSENT], 0.6, "review"),
+    "as found, block": ("as_found", [RULES, ABSENT], 0.8, "block"),
+}
+
+
+@pytest.mark.parametrize("kind", UNJUDGED)
+def test_a_judgement_that_was_wanted_and_not_had(kind: str) -> None:
+    """It makes a decision more severe, or leaves it as rules and model have it, as the policy says; it is told as a reason."""
+    instead, layers, confidence, expected = UNJUDGED[kind]
+    llm = {"providers": ["openai"], "on_unavailable": instead}
+    policy = parse_policy({"id": "test", "version": "1.0.0", "detection": {"llm": llm}})
+    threats = [threat(confidence)] if confidence else []
+    decision = decide([], threats, policy, None, layers)
+    assert decision.decision == expected
+    told = [reason.code for reason in decision.reasons if reason.code == "llm_unavailable"]
+    absent = all(layer.status not in ("spoke", "not_needed", "early_end") for layer in layers[1:])
+    assert bool(told) == (len(layers) > 1 and absent and instead != "as_found")

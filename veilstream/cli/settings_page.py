@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
+from veilstream.llm_settings import LlmSettings
 from veilstream.settings import Settings
 
 HEAD = """# Settings
@@ -33,7 +34,7 @@ Of the embedded stack alone (`veil up`):
 def page() -> str:
     """The page."""
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] in LlmSettings.model_fields):
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
         shown = "" if default is None else f"`{default}`"
         rows.append(f"| `VEIL_{name.upper()}` | {shown} | {field.description} |\n")

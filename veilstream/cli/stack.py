@@ -82,6 +82,8 @@ def status(
         Console().print(components_table(found.state.components, title=title, latency_ms=found.latency_ms))
         if found.actor_limits is False:
             typer.echo(_NO_ACTOR_LIMITS)
+        for provider in (name for name, state in found.llm_breakers.items() if state != "closed"):
+            typer.echo(f"LLM classifier: {provider} fails and is left alone for a while (docs/threats-llm.md)")
     if not found.healthy:
         raise typer.Exit(UNHEALTHY)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from veilstream.contracts.content import TextField
-from veilstream.contracts.records import Finding, Threat
+from veilstream.contracts.records import Finding, Layer, Threat
 
 __all__ = [
     "DETECT",
@@ -19,6 +19,7 @@ __all__ = [
     "DetectionConfig",
     "DetectionRequest",
     "Finding",
+    "Layer",
     "OwnRules",
     "Profile",
     "TextField",
@@ -74,3 +75,7 @@ class Detection:
 
     findings: tuple[Finding, ...]
     threats: tuple[Threat, ...]
+    layers: tuple[Layer, ...] = ()
+    """Who spoke; these three are filled in by the layer behind the engine (threats/llm/judge.py)."""
+    complexity: float = 0.0
+    strategy: str = ""

@@ -21,6 +21,7 @@ from pydantic import Strict as StrictType
 from veilstream.contracts.errors import ConfigError, RecordError
 from veilstream.policy.actions import ACTION_NAMES, Action, Replace, Text
 from veilstream.policy.edge import Strict, checked, form, read_json, read_yaml
+from veilstream.policy.llm import OFF, LlmPart
 from veilstream.policy.recognizers import AllowList, Entity, Recognizers, refuse_too_many
 from veilstream.policy.version import POLICY_ID_FORM, VERSION_FORM, is_policy_id, is_version
 
@@ -84,6 +85,14 @@ class DetectionPart(Strict):
     """The tenant's own, beside the engine's, in every profile."""
     allow_list: AllowList = ()
     """Values that are no finding."""
+    llm: LlmPart = OFF
+    """The LLM classifier: off unless it names providers."""
+
+    @model_validator(mode="after")
+    def _llm_judges_threats(self) -> Self:
+        if self.llm.providers and not self.threats:
+            raise form("a policy that names detection.llm.providers only with detection.threats: true")
+        return self
 
 
 class Thresholds(Strict):
@@ -163,6 +172,8 @@ class Policy(Strict):
         for later in ("recognizers", "allow_list"):
             if not written["detection"][later]:
                 del written["detection"][later]
+        if self.detection.llm == OFF:
+            del written["detection"]["llm"]
         return rfc8785.dumps(written)
 
     @cached_property

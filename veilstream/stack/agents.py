@@ -64,6 +64,8 @@ def agent_program(
     if settings.security_protocol == "PLAINTEXT":  # of the stack's own broker: what the environment says is of another
         unprotected = {variable(name) for name in UNPROTECTED}
         environ = {name: value for name, value in environ.items() if name not in unprotected}
+    if name != "detection":  # it alone asks language models: nobody else is told their keys
+        environ = {name: value for name, value in environ.items() if not name.startswith("VEIL_LLM_")}
     needed = {f"VEIL_{need.upper()}" for need in NEEDS.get(name, ())}
     port = kept_port(folder, f"agent-{name}")
     return Program(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from veilstream.contracts.errors import StackError
 from veilstream.settings import Settings
-from veilstream.stack.health import metric, ready_latency_ms
+from veilstream.stack.health import metric, metric_by, ready_latency_ms
 from veilstream.stack.kafka import brokers_known
 from veilstream.stack.postgres import accepts_connections
 from veilstream.stack.process import memory_bytes
 from veilstream.stack.redis import answers
 from veilstream.stack.state import ComponentState, StackState, read_state, settings_of
+from veilstream.telemetry.judging import STATES
 
 ACTOR_LIMITS = "veil_actor_limits_available"
 """The gate's metric of veilstream/telemetry/quotas.py."""
+LLM_BREAKERS = "circuit_breaker_state"
+"""Detection's metric of veilstream/telemetry/judging.py."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Status:
     actor_limits: bool | None = None
     """Whether the gate holds users and addresses to their limits: not while Redis does not answer it in time, though it may
     answer others. None: the gate does not say so, or has these limits switched off."""
+    llm_breakers: Mapping[str, str] = field(default_factory=dict)
+    """Of each provider of the LLM classifier: closed, half_open or open (it is left alone for a while); empty: there is none."""
 
     @property
     def healthy(self) -> bool:
@@ -50,6 +55,7 @@ class Status:
             **asdict(self.state),
             "healthy": self.healthy,
             "actor_limits": self.actor_limits,
+            "llm_breakers": dict(self.llm_breakers),
             "components": answered,
         }
 
@@ -62,12 +68,17 @@ def status(folder: Path) -> Status:
     with ThreadPoolExecutor(max(1, len(state.components))) as pool:
         latencies = pool.map(lambda component: _latency_ms(component, settings), state.components)
         answered = {c.name: value for c, value in zip(state.components, latencies, strict=True)}
-    return Status(state, answered, _actor_limits(state))
+    return Status(state, answered, _actor_limits(state), _llm_breakers(state))
 
 
 def _actor_limits(state: StackState) -> bool | None:
     said = [metric(c.port, ACTOR_LIMITS) for c in state.components if c.name == "gate"]
     return None if not said or said[0] is None else said[0] > 0
+
+
+def _llm_breakers(state: StackState) -> dict[str, str]:
+    said = [metric_by(c.port, LLM_BREAKERS, "provider") for c in state.components if c.name == "detection"]
+    return {provider: STATES[int(value)] for found in said for provider, value in found.items()}
 
 
 def _latency_ms(component: ComponentState, settings: Settings) -> float | None:

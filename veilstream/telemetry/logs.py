@@ -15,7 +15,19 @@ from typing import Any, Final, Literal
 import structlog
 
 FRAMES_MAX: Final = 5
-_QUIET: Final = ("faust", "mode", "aiokafka", "asyncio", "aiohttp", "pebble")
+_QUIET: Final = (
+    "faust",
+    "mode",
+    "aiokafka",
+    "asyncio",
+    "aiohttp",
+    "pebble",
+    "httpx2",
+    "httpcore2",
+    "anthropic",
+    "openai",
+    "google_genai",
+)
 _ARGUMENTS_KEPT: Final = ("aiokafka", "asyncio")
 """Their warnings name coordinates, nodes and error codes; their debug lines name keys and values and are never on."""
 

@@ -44,6 +44,9 @@ def verdict_of(
         policy=None if decision.decision == "refused" else findings.policy,
         lineage=lineage,
         retry_after_s=decision.retry_after_s,
+        layers=findings.layers,
+        complexity=findings.complexity,
+        strategy=findings.strategy,
     )
 
 

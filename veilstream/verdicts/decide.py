@@ -2,7 +2,8 @@
 
     refused   its sender can mend it (docs/reasons.md has a section of these codes)
     block     a threat at or above the block threshold, an entity the policy blocks, or a failure that is not the sender's
-    review    a threat at or above the review threshold, or an entity the policy wants reviewed
+    review    a threat at or above the review threshold, an entity the policy wants reviewed, or a judgement that the policy
+              wanted and nobody gave (a policy may say block instead, or that the rest decides)
     allow     everything else; signs below the thresholds are still reported
 
 Refused and blocked records deliver no content.
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from veilstream.contracts.layers import LLM, is_unjudged
 from veilstream.contracts.reasons import is_senders, message
-from veilstream.contracts.records import Finding, Reason, Refusal, Span, Threat
-from veilstream.policy.document import Policy
+from veilstream.contracts.records import Finding, Layer, Reason, Refusal, Span, Threat
+from veilstream.policy.document import Policy, Thresholds
 
 ALLOW, REVIEW, BLOCK, REFUSED = "allow", "review", "block", "refused"
 MARKUP = "dangerous_markup"
+UNJUDGED = "llm_unavailable"
 _DIGITS = 6
 """Confidences are rounded so: 1 - .9 is .1 and not .09999999999999998."""
 
@@ -41,13 +44,24 @@ class Decision:
 
 
 def decide(
-    findings: Sequence[Finding], threats: Sequence[Threat], policy: Policy, requested_mode: str | None
+    findings: Sequence[Finding],
+    threats: Sequence[Threat],
+    policy: Policy,
+    requested_mode: str | None,
+    layers: Sequence[Layer] = (),
 ) -> Decision:
-    """Judge what was found under the policy.
+    """Judge what was found under the policy, and by whom: a judgement that was wanted and not had never makes it milder.
 
     Confidence is that of the decision: of the surest ground for block or review, or how far the surest threat is from certain.
     """
-    thresholds = policy.thresholds(requested_mode)
+    found = _by_findings(findings, threats, policy, policy.thresholds(requested_mode))
+    instead = policy.detection.llm.on_unavailable
+    return found if instead == "as_found" or not is_unjudged(layers) else _unjudged(found, instead)
+
+
+def _by_findings(
+    findings: Sequence[Finding], threats: Sequence[Threat], policy: Policy, thresholds: Thresholds
+) -> Decision:
     strong = [f for f in findings if f.score >= policy.detection.score_threshold]
     blocked = [f for f in strong if f.type in policy.decision.block_entities]
     reviewed = [f for f in strong if f.type in policy.decision.review_entities]
@@ -64,6 +78,14 @@ def decide(
         grounds = [f.score for f in reviewed] + [severity] * (bool(threats) and severity >= thresholds.review)
         return Decision(REVIEW, round(max(grounds), _DIGITS), reasons)
     return Decision(ALLOW, round(1 - severity, _DIGITS), reasons)
+
+
+def _unjudged(found: Decision, instead: str) -> Decision:
+    """What a record is decided as that should have been judged by a language model and was not."""
+    reasons = (*found.reasons, Reason(UNJUDGED, message(UNJUDGED), source=LLM))
+    if found.decision == BLOCK or (found.decision == REVIEW and instead == REVIEW):
+        return replace(found, reasons=reasons)
+    return Decision(instead, 1.0, reasons)
 
 
 def closed(refusals: Iterable[Refusal]) -> Decision:

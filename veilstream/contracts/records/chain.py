@@ -92,6 +92,17 @@ class Threat:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    name: str
+    status: str
+    provider: str = ""
+    model: str = ""
+    category: str = ""
+    confidence: float = 0.0
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     envelope: Envelope
     payload: Sealed | None = None
@@ -100,6 +111,9 @@ class Findings:
     findings: tuple[Finding, ...] = ()
     threats: tuple[Threat, ...] = ()
     lineage: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+    complexity: float = 0.0
+    strategy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from veilstream.contracts.identity import Origin
-from veilstream.contracts.records.chain import PolicyPin
+from veilstream.contracts.records.chain import Layer, PolicyPin
 from veilstream.contracts.records.content import Content, Sealed
 
 
@@ -54,6 +54,9 @@ class Verdict:
     policy: PolicyPin | None = None
     lineage: str = ""
     retry_after_s: int | None = None
+    layers: tuple[Layer, ...] = ()
+    complexity: float = 0.0
+    strategy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
