@@ -1,14 +1,18 @@
-"""Apply the threat rules to a text, in time linear in its length whatever the text is (RE2)."""
+"""Apply the threat rules to a text and its folded views, in time linear in its length whatever the text is (RE2).
+
+All rules are one automaton, which tells in one pass over a view which of them match; only these are asked for places.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
 import re2
 
 from veilstream.detection.model import DetectionConfig, TextField, Threat
+from veilstream.detection.threats.folding import View, views
 from veilstream.detection.threats.rules import FORMAT, Rule
 
 SOURCE: Final = "heuristics"
@@ -27,16 +31,50 @@ class ThreatScan:
         options.case_sensitive = False
         options.max_mem = AUTOMATON_BYTES
         self._patterns: list[Any] = [re2.compile(rule.pattern, options) for rule in rules]
+        self._all: Any = re2.Set.SearchSet(options)
+        for rule in rules:
+            self._all.Add(rule.pattern)
+        self._all.Compile()
 
-    def scan(self, text: TextField, config: DetectionConfig) -> tuple[Threat, ...]:
-        """The threats in a text: by rule in the order of the file, in a rule by place, at most SPANS_MAX a rule."""
+    def scan(self, text: TextField, config: DetectionConfig, made: Sequence[View] | None = None) -> tuple[Threat, ...]:
+        """The threats in a text: by rule in the order of the file, in a rule by place, at most SPANS_MAX a rule.
+
+        `made`: the text's views if the caller has them. Every span is one of the original text; what several views show
+        is reported once. Dangerous markup is looked for in the text as it is: in another dress it is not active.
+        """
         if not text.text or not (config.threats or config.format_check):
             return ()
-        found: list[Threat] = []
-        for rule, pattern in zip(self.rules, self._patterns, strict=True):
-            if not (config.format_check if rule.category == FORMAT else config.threats):
-                continue
-            for match in islice(pattern.finditer(text.text), SPANS_MAX):
-                start, end = match.span()
-                found.append(Threat(rule.category, text.path, start, end, rule.confidence, SOURCE, rule.id))
-        return tuple(found)
+        found: dict[int, list[tuple[int, int]]] = {}
+        for view in made or views(_encodable(text.text)) if config.threats else (View("raw", _encodable(text.text)),):
+            for number in self._all.Match(view.text) or ():
+                is_format = self.rules[number].category == FORMAT
+                if config.format_check and view.parent is None if is_format else config.threats:
+                    spans = found.setdefault(number, [])
+                    spans += _new(spans, self._spans(number, view))
+        return tuple(
+            Threat(rule.category, text.path, start, end, rule.confidence, SOURCE, rule.id)
+            for number, rule in enumerate(self.rules)
+            for start, end in sorted(found.get(number, ()))[:SPANS_MAX]
+        )
+
+    def _spans(self, number: int, view: View) -> Iterator[tuple[int, int]]:
+        for match in islice(self._patterns[number].finditer(view.text), SPANS_MAX):
+            yield view.original(*match.span())
+
+
+def _new(known: Sequence[tuple[int, int]], spans: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of `spans` that overlap none before them, nor a known one."""
+    kept: list[tuple[int, int]] = []
+    for start, end in spans:
+        if not any(start < other_end and other < end for other, other_end in (*known, *kept)):
+            kept.append((start, end))
+    return kept
+
+
+def _encodable(text: str) -> str:
+    """`text`, a question mark for each half of a surrogate pair: it has no UTF-8, so no rule can speak of it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
