@@ -5,16 +5,16 @@
 The first view is always the raw text (`kind` "raw"). Each later one was made from an earlier one by a step that changed
 something, so ordinary ASCII text in one line has one view, and most texts have two:
 
+    plain     NFKC, invisible and bidi marks out, tag characters read, control characters out
     spaced    letter spacing undone: `i g n o r e`, `i-g-n-o-r-e`
-    plain     NFKC, invisible and bidi marks out, tag characters read, control characters and emphasis out, white space simple
-              (a line break is a space; an empty line stays one line break)
+    tidy      white space simple (a line break is a space; an empty line stays one line break), emphasis out
     decoded   base64, base32, hexadecimal, binary, decimal codes, URL, HTML entities and escapes undone in place
     latin     look-alikes and accented letters as the ASCII they look like
     whole     words torn by separators made whole, glued words taken apart
     unleet    leetspeak undone
     rot13, reversed, mirrored    words rotated; lines read from their end; words read from theirs (never made a base of another)
 
-The first six form a chain: each works on the newest of them, so that what is nested comes apart; the chain is gone
+The first seven form a chain: each works on the newest of them, so that what is nested comes apart; the chain is gone
 through at most ROUNDS times. A view's `original(start, end)` gives the span of the raw text that made a span of the
 view, in code points; what was decoded points to all of its encoded span. Spans are in order: a later place of a view
 never comes from before an earlier one.
@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from veilstream.detection.threats.folding.characters import latin, plain
+from veilstream.detection.threats.folding.characters import latin, plain, tidy
 from veilstream.detection.threats.folding.decoding import DECODERS, decoded
 from veilstream.detection.threats.folding.hints import Hints
 from veilstream.detection.threats.folding.view import GROWTH, Piece, View, rewritten
@@ -53,6 +53,7 @@ TOTAL_FREE: Final = 1000
 STEPS: Final[dict[str, Callable[[str, frozenset[str], Splitter], list[Piece]]]] = {
     "spaced": lambda text, hints, splitter: unspaced(text, splitter),
     "plain": lambda text, hints, splitter: plain(text),
+    "tidy": lambda text, hints, splitter: tidy(text),
     "decoded": lambda text, hints, splitter: decoded(text, hints),
     "latin": lambda text, hints, splitter: latin(text),
     "whole": lambda text, hints, splitter: whole(text, splitter),
@@ -61,13 +62,14 @@ STEPS: Final[dict[str, Callable[[str, frozenset[str], Splitter], list[Piece]]]] 
     "reversed": lambda text, hints, splitter: turned_round(text),
     "mirrored": lambda text, hints, splitter: words_turned_round(text),
 }
-CHAIN: Final = ("spaced", "plain", "decoded", "latin", "whole", "unleet")
+CHAIN: Final = ("plain", "spaced", "tidy", "decoded", "latin", "whole", "unleet")
 BESIDE: Final = ("rot13", "reversed", "mirrored")
-EVEN: Final = frozenset({"plain", "latin", "unleet", "rot13"})
+EVEN: Final = frozenset({"plain", "tidy", "latin", "unleet", "rot13"})
 """Steps that replace character by character where they can."""
 NEEDS: Final = {
     "spaced": frozenset({"spaced"}),
     "plain": frozenset({"plain"}),
+    "tidy": frozenset({"tidy"}),
     "decoded": frozenset(DECODERS),
     "latin": frozenset({"wide"}),
     "whole": frozenset({"whole"}),

@@ -10,11 +10,11 @@ from typing import Final
 from veilstream.detection.threats.folding.view import Piece
 
 NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
-ODD: Final = re.compile(
-    r"(?P<wide>[^\x00-\x7f]+)|[ \t\r\f\v]*\n[ \t\r\f\v]*(?P<blank>\n\s*)?|[ \t\r\f\v]{2,}|[\t\r\f\v]|[\x00-\x08\x0e-\x1f\x7f]+"
-    r"|\*+|`+|__+|(?P<dots>\.{2,}[ ]?)"
+CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]+|[^\x00-\x7f]+")
+UNTIDY: Final = re.compile(
+    r"[ \t\r\f\v]*\n[ \t\r\f\v]*(?P<blank>\n\s*)?|[ \t\r\f\v]{2,}|[\t\r\f\v]|\*+|`+|__+|\.{2,}[ ]?"
 )
-"""What `plain` looks at: a line break is a space, an empty line ends a paragraph, emphasis and rows of dots go."""
+"""A line break is a space, an empty line ends a paragraph; emphasis and rows of dots go."""
 TAGS: Final = range(0xE0020, 0xE007F)
 """Invisible copies of ASCII: what they spell is read."""
 MARKS: Final = (
@@ -68,19 +68,20 @@ LOOKS_LIKE: Final = _read()
 
 
 def plain(text: str) -> list[Piece]:
-    """NFKC, invisible marks out, tags read, white space and markdown simple."""
+    """NFKC, invisible marks and control characters out, tags read."""
     pieces: list[Piece] = []
-    for match in ODD.finditer(text):
+    for match in CONTROL.finditer(text):
         start, end = match.span()
-        kind = match.lastgroup
-        if kind == "wide":
-            pieces += _translated(text, start, end, FOLDED)
-        elif kind == "blank":
-            pieces.append((start, end, "\n"))
-        else:
-            first = text[start]
-            pieces.append((start, end, " " if first.isspace() or first == "." else ""))
+        pieces += _translated(text, start, end, FOLDED) if text[start] > "\x7f" else [(start, end, "")]
     return pieces
+
+
+def tidy(text: str) -> list[Piece]:
+    """White space and markdown made simple."""
+    return [
+        (*match.span(), "\n" if match.lastgroup else " " if match[0][0].isspace() or match[0][0] == "." else "")
+        for match in UNTIDY.finditer(text)
+    ]
 
 
 def latin(text: str) -> list[Piece]:

@@ -20,7 +20,8 @@ REVERSED: Final = [
     if word[::-1] not in COMMON.split() and word not in ("now", "not", "are", "all", "for")
 ]
 PATTERNS: Final = {
-    "plain": r"[\t\r\n\f\v]|  |[\x00-\x08\x0e-\x1f\x7f*`]|__|\.\.|[^\x00-\x7f]",
+    "plain": r"[\x00-\x08\x0e-\x1f\x7f]|[^\x00-\x7f]",
+    "tidy": r"[\t\r\n\f\v*`]|  |__|\.\.",
     "wide": r"[^\x00-\x7f]",
     "spaced": r"(?:^|[^a-z0-9])[a-z0-9@$](?:[^a-z0-9][^a-z0-9]?[^a-z0-9]?[^a-z0-9]?[a-z0-9@$]){3}(?:[^a-z0-9]|$)|[^\x00-\x7f]",
     "whole": r"[a-z][-_.*|~^+/\\=][-_.*|~^+/\\=]?[a-z]|\b(?:[a-z]{1,5} ){3}|[a-z]{18}|[^\x00-\x7f]",

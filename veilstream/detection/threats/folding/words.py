@@ -32,6 +32,9 @@ LETTERS_A_WORD: Final = 2.5
 SPLIT_MAX: Final = 2000
 """Letters of a text that are split into words; they cost microseconds each, and an attack needs fewer."""
 
+TURNED_SHARE: Final = 0.3
+"""Of a text's words, those that must become common ones for it to be taken for rotated or reversed."""
+SENTENCE: Final = re.compile(r"[^.!?:;\n]+")
 SINGLES: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,4}[^\W_](?![^\W_])){3,}")
 SEPARATOR: Final = re.compile(r"[\W_]+")
 PARTS: Final = re.compile(r"[^\W\d_]++(?:[-_.*|~^+/\\·•=]{1,2}[^\W\d_]++)+")
@@ -214,18 +217,13 @@ def _spelled(token: str, choice: str) -> str:
 
 
 def rotated(text: str) -> list[Piece]:
-    """rot13 undone where it makes a common word of what is none, and in between."""
+    """rot13 undone in each sentence of which that makes common words."""
     pieces: list[Piece] = []
-    turned = False
-    for match in WORD.finditer(text):
-        word = match[0]
-        if word.lower() in KNOWN:
-            turned = turned and len(word) < 4
-            continue
-        read = codecs.decode(word, "rot13")
-        turned = turned or read.lower() in KNOWN
-        if turned:
-            pieces.append((*match.span(), read))
+    for match in SENTENCE.finditer(text):
+        words = [word.lower() for word in WORD.findall(match[0])]
+        turned = sum(word not in KNOWN and codecs.decode(word, "rot13") in KNOWN for word in words)
+        if turned and turned >= TURNED_SHARE * len(words):
+            pieces.append((*match.span(), codecs.decode(match[0], "rot13")))
     return pieces
 
 
@@ -235,8 +233,8 @@ def turned_round(text: str) -> list[Piece]:
     start = 0
     for line in text.split("\n"):
         words = [word.lower() for word in WORD.findall(line)]
-        backwards = sum(word[::-1] in KNOWN and word not in KNOWN for word in words)
-        if backwards >= 2 and 2 * backwards >= len(words):
+        turned = sum(word not in KNOWN and word[::-1] in KNOWN for word in words)
+        if turned >= max(2.0, TURNED_SHARE * len(words)):
             pieces.append((start, start + len(line), line[::-1]))
         start += len(line) + 1
     return pieces
