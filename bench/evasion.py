@@ -133,7 +133,8 @@ def main() -> None:
     print(
         "evasion: "
         + " ".join(f"{name}={share:.3f}" for name, share in shares.items())
-        + f" worst={worst}:{shares[worst]:.3f} harmless_max={max(alarms.values()):.4f} split={split:.3f} translated={translated:.3f}"
+        + f" worst={worst}:{shares[worst]:.3f} harmless_max={max(alarms.values()):.4f}"
+        + f" split={split:.3f} translated={translated:.3f}"
     )
 
 

@@ -12,7 +12,8 @@ something, so ordinary ASCII text in one line has one view, and most texts have 
     latin     look-alikes and accented letters as the ASCII they look like
     whole     words torn by separators made whole, glued words taken apart
     unleet    leetspeak undone
-    rot13, reversed, mirrored    words rotated; lines read from their end; words read from theirs (never made a base of another)
+    rot13, reversed, mirrored    words rotated; lines read from their end; words read from theirs: beside the chain,
+    each with a chain of one round of its own
 
 The first seven form a chain: each works on the newest of them, so that what is nested comes apart; the chain is gone
 through at most ROUNDS times. A view's `original(start, end)` gives the span of the raw text that made a span of the
@@ -47,7 +48,7 @@ __all__ = ["GROWTH", "ROUNDS", "TOTAL", "TOTAL_FREE", "VIEWS_MAX", "View", "newe
 
 ROUNDS: Final = 3
 """How deep encodings and disguises may be nested; nobody's harmless text has two."""
-VIEWS_MAX: Final = 14
+VIEWS_MAX: Final = 16
 TOTAL: Final = 10
 TOTAL_FREE: Final = 1000
 STEPS: Final[dict[str, Callable[[str, frozenset[str], Splitter], list[Piece]]]] = {
@@ -84,37 +85,50 @@ HINTS: Final = Hints()
 
 def views(text: str) -> tuple[View, ...]:
     """The raw text and its folded views, in the order they were made: see the module."""
-    found = [View("raw", text)]
-    left = TOTAL * len(text) + TOTAL_FREE - len(text)
-    splitter = Splitter()
-    newest, hints = found[0], HINTS.of(text)
-    for _ in range(ROUNDS):
-        before = newest
-        for step in CHAIN:
-            view = _step(step, newest, hints, splitter)
-            if view is None:
-                continue
-            left -= len(view.text)
-            if left < 0 or len(found) == VIEWS_MAX:
-                return tuple(found)
-            found.append(view)
-            newest, hints = view, HINTS.of(view.text)
-        if newest is before:
-            break
+    made = _Made(text)
+    last = made.chain(made.views[0], ROUNDS)
     for step in BESIDE:
-        view = _step(step, newest, hints, splitter)
-        if view is not None and len(found) < VIEWS_MAX and left >= len(view.text):
-            left -= len(view.text)
-            found.append(view)
-    return tuple(found)
+        view = made.step(step, last)
+        if view is not last:
+            made.chain(view, 1)
+    return tuple(made.views)
+
+
+class _Made:
+    """The views made so far, within what one text may have."""
+
+    def __init__(self, text: str) -> None:
+        self.views = [View("raw", text)]
+        self._left = (TOTAL - 1) * len(text) + TOTAL_FREE
+        self._splitter = Splitter()
+        self._hints = HINTS.of(text)
+        self._hints_of = self.views[0]
+
+    def chain(self, view: View, rounds: int) -> View:
+        """The newest view of the chain that begins with `view`."""
+        for _ in range(rounds):
+            before = view
+            for step in CHAIN:
+                view = self.step(step, view)
+            if view is before:
+                break
+        return view
+
+    def step(self, step: str, view: View) -> View:
+        """The view that `step` makes of `view`, or `view` itself: nothing to change, or the text has had its share."""
+        if view is not self._hints_of:
+            self._hints, self._hints_of = HINTS.of(view.text), view
+        if len(self.views) == VIEWS_MAX or self._hints.isdisjoint(NEEDS[step]):
+            return view
+        made = rewritten(step, view, STEPS[step](view.text, self._hints, self._splitter), step in EVEN)
+        if made is None or len(made.text) > self._left:
+            return view
+        self._left -= len(made.text)
+        self.views.append(made)
+        return made
 
 
 def newest(made: Sequence[View]) -> View:
     """The last view of the chain: everything undone that was found to undo, but for rot13 and reversal."""
-    return next(view for view in reversed(made) if view.kind not in BESIDE)
-
-
-def _step(step: str, view: View, hints: frozenset[str], splitter: Splitter) -> View | None:
-    if hints.isdisjoint(NEEDS[step]):
-        return None
-    return rewritten(step, view, STEPS[step](view.text, hints, splitter), step in EVEN)
+    aside = next((at for at, view in enumerate(made) if view.kind in BESIDE), len(made))
+    return made[aside - 1]

@@ -10,7 +10,7 @@ from typing import Final
 from veilstream.detection.threats.folding.view import Piece
 
 NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
-CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]+|[^\x00-\x7f]+")
+CONTROL: Final = re.compile(r"\u202e(?P<override>[^\u202c\n]*)\u202c?|[\x00-\x08\x0e-\x1f\x7f]+|[^\x00-\x7f\u202e]+")
 UNTIDY: Final = re.compile(
     r"[ \t\r\f\v]*\n[ \t\r\f\v]*(?P<blank>\n\s*)?|[ \t\r\f\v]{2,}|[\t\r\f\v]|\*+|`+|__+|\.{2,}[ ]?"
 )
@@ -68,11 +68,16 @@ LOOKS_LIKE: Final = _read()
 
 
 def plain(text: str) -> list[Piece]:
-    """NFKC, invisible marks and control characters out, tags read."""
+    """NFKC, invisible marks and control characters out, tags read, what is written behind an override from its end."""
     pieces: list[Piece] = []
     for match in CONTROL.finditer(text):
         start, end = match.span()
-        pieces += _translated(text, start, end, FOLDED) if text[start] > "\x7f" else [(start, end, "")]
+        if match["override"] is not None:
+            pieces.append((start, end, match["override"].translate(FOLDED)[::-1]))
+        elif text[start] > "\x7f":
+            pieces += _translated(text, start, end, FOLDED)
+        else:
+            pieces.append((start, end, ""))
     return pieces
 
 

@@ -10,14 +10,36 @@ import re2
 COMMON: Final = (
     "the and you your all for this that with from are not what have ignore previous instructions system prompt forget reveal "
     "show tell rules above new now follow print disregard output every please instead safety guidelines restrictions "
-    "answer everything secret password without"
+    "answer everything secret password without is me act run import execute bypass say will can would hello write been text "
+    "mode chatgpt words system code how who why when there anything them your que las los les des und die der nicht sin"
 )
 """Words few sentences do without, and those an attack has: rot13 and reversed text is known by them."""
-ROTATED: Final = [word for word in (codecs.encode(word, "rot13") for word in COMMON.split()) if word != "sbe"]
+ROTATED: Final = [
+    word for word in (codecs.encode(word, "rot13") for word in COMMON.split()) if word not in ("sbe", "erq")
+]
 REVERSED: Final = [
     word[::-1]
     for word in COMMON.split()
-    if word[::-1] not in COMMON.split() and word not in ("now", "not", "are", "all", "for")
+    if word[::-1] not in COMMON.split()
+    and word
+    not in (
+        "now",
+        "not",
+        "are",
+        "all",
+        "for",
+        "say",
+        "is",
+        "can",
+        "der",
+        "die",
+        "sin",
+        "les",
+        "des",
+        "me",
+        "los",
+        "was",
+    )
 ]
 PATTERNS: Final = {
     "plain": r"[\x00-\x08\x0e-\x1f\x7f]|[^\x00-\x7f]",

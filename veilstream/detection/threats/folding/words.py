@@ -35,14 +35,14 @@ SPLIT_MAX: Final = 2000
 TURNED_SHARE: Final = 0.3
 """Of a text's words, those that must become common ones for it to be taken for rotated or reversed."""
 SENTENCE: Final = re.compile(r"[^.!?:;\n]+")
-SINGLES: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,4}[^\W_](?![^\W_])){3,}")
+SINGLES: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,7}[^\W_](?![^\W_])){3,}")
 SEPARATOR: Final = re.compile(r"[\W_]+")
 PARTS: Final = re.compile(r"[^\W\d_]++(?:[-_.*|~^+/\\·•=]{1,2}[^\W\d_]++)+")
 BETWEEN: Final = re.compile(r"[-_.*|~^+/\\·•=]{1,2}(?=[^\W\d_])")
 """Where to look for them: a pattern that begins with a word would look at each word."""
 GLUED: Final = re.compile(r"[A-Za-z]{18,}")
 SHORTS: Final = re.compile(r"(?<![^\W_])(?:[A-Za-z]{1,5} ){3,}[A-Za-z]{1,7}(?![^\W_])")
-LEET: Final = re.compile(r"[A-Za-z0-9@$!|+]+")
+LEET: Final = re.compile(r"[A-Za-z0-9@$!|+][A-Za-z0-9@$!|+']*")
 LETTERS: Final = re.compile(r"[^\W\d_]+")
 WORD: Final = re.compile(r"[A-Za-z]{2,}")
 DIGITS: Final = str.maketrans("0345678926@$+", "oeasgtbgzgas" + "t")
@@ -94,20 +94,22 @@ def unspaced(text: str, splitter: Splitter) -> list[Piece]:
     """`i g n o r e`, `i-g-n-o-r-e`: joined; words end where the gap differs from the commonest."""
     pieces: list[Piece] = []
     for match in SINGLES.finditer(text):
-        run = match[0]
-        gaps = SEPARATOR.findall(run)
+        letters, gaps = SEPARATOR.split(match[0]), SEPARATOR.findall(match[0])
         usual = Counter(gaps).most_common(1)[0][0]
-        joined = "".join(
-            letter + ("" if gap == usual else " ")
-            for letter, gap in zip(SEPARATOR.split(run), [*gaps, usual], strict=True)
-        )
-        words = [part for word in joined.split() for part in (_parts(word, splitter))]
-        pieces.append((*match.span(), " ".join(words)))
+        joined = "".join(letter + _gap(gap, usual) for letter, gap in zip(letters, [*gaps, usual], strict=True))
+        if len(joined) > WORD_MAX and joined.isalnum():
+            joined = " ".join(splitter.split(joined) or [joined])
+        pieces.append((*match.span(), joined))
     return pieces
 
 
-def _parts(word: str, splitter: Splitter) -> list[str]:
-    return [word] if word.lower() in KNOWN else splitter.split(word) or [word]
+def _gap(gap: str, usual: str) -> str:
+    """What stood between two letters before `usual` was put between all characters; an unusual gap is a word's end."""
+    if gap == usual:
+        return ""
+    if len(usual) == 1 and len(gap) % 2 and set(gap[::2]) == {usual}:
+        return gap[1::2]
+    return " "
 
 
 def whole(text: str, splitter: Splitter) -> list[Piece]:
@@ -180,14 +182,14 @@ def unleeted(text: str) -> list[Piece]:
     likely: list[Piece] = []
     for match in LEET.finditer(text):
         token = match[0]
-        if token.isalpha() or len(token) < 2:
+        if token.isalpha():
             continue
         read = _leet_word(token)
         if read is not None:
             sure.append((*match.span(), read))
         elif not token.isdigit() and sum(c.isalpha() for c in token) >= 2:
             likely.append((*match.span(), _spelled(token, "i")))
-    letters = [piece for piece in sure if not text[piece[0] : piece[1]].isdigit()]
+    letters = [piece for piece in sure if not text[piece[0] : piece[1]].isdigit() and piece[1] > piece[0] + 1]
     if len(letters) >= 2 or any(len(piece[2]) >= 5 for piece in letters):
         return sorted(sure + likely)
     return []
@@ -197,11 +199,11 @@ def _leet_word(token: str) -> str | None:
     """The common word that a token spells; a sign at its end may be just that."""
     for body, rest in ((token, ""), (token.rstrip("!|+"), token[len(token.rstrip("!|+")) :])):
         places = sum(body.count(sign) for sign in AMBIGUOUS)
-        if len(body) < 2 or body.isalpha() or places > 3:
+        if not body or body.isalpha() or places > 3:
             continue
         for choice in product("il", repeat=places):
             read = _spelled(body, "".join(choice) or "i")
-            if read.lower() in KNOWN:
+            if read.lower().partition("'")[0] in KNOWN:
                 return read + rest
     return None
 
