@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 OPENBAO := .venv/.openbao
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection bench-accuracy bench-cache clean
+.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection bench-accuracy bench-cache bench-evasion clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,9 @@ bench-accuracy: $(STAMP) ## precision, recall, F2 of stock Presidio and each pro
 
 bench-cache: $(STAMP) ## hits on repeated traffic, and how long a kept answer takes
 	$(PY) -m bench.cache
+
+bench-evasion: $(STAMP) ## attacks in every disguise: what of those caught plain is caught then, and harmless texts beside them
+	$(PY) -m bench.evasion
 
 parity: $(STAMP) ## our findings beside Presidio's, on the corpus and on 20,000 fresh texts (PARITY="--seed …" for the same ones)
 	$(PY) -m tests.parity $(PARITY)

@@ -57,8 +57,8 @@ def test_a_rule_matches_its_examples_and_none_of_its_near_misses(rule: Rule) -> 
         assert rule.id not in ids(harmless), harmless
 
 
-def test_all_five_categories_have_rules() -> None:
-    """The four families and the format check are all covered, and ids name their family."""
+def test_every_category_has_rules() -> None:
+    """Each family and the format check is covered."""
     assert {rule.category for rule in RULES} == CATEGORIES
 
 
@@ -151,6 +151,8 @@ def test_patterns_stay_small() -> None:
 GOOD = {
     "id": "x.y",
     "category": "data_extraction",
+    "severity": "low",
+    "languages": ["en"],
     "confidence": 0.5,
     "pattern": "<w> me",
     "examples": ["show me", "give me"],
@@ -162,6 +164,10 @@ GOOD = {
     ("change", "message"),
     [
         pytest.param({"category": "other"}, "rule x.y: category must be one of", id="category"),
+        pytest.param({"severity": "huge"}, "rule x.y: severity must be one of", id="severity"),
+        pytest.param(
+            {"languages": [False]}, "rule x.y: languages must be a list of codes", id="language `no`, unquoted"
+        ),
         pytest.param({"confidence": 0}, "rule x.y: confidence must be a number above 0", id="confidence"),
         pytest.param({"near_misses": ["a"]}, "rule x.y: it needs at least two examples", id="one near-miss"),
         pytest.param({"pattern": "<nobody> x"}, "rule x.y: its pattern uses the word list 'nobody'", id="word list"),

@@ -32,7 +32,7 @@ PACKAGES: Final = (
 def describe(analyzer: Any, rules: Sequence[Rule]) -> dict[str, str]:
     """Name → version or digest, of a loaded AnalyzerEngine and the threat rules. Digests are SHA-256, hexadecimal."""
     made_by = {f"package/{name}": version(name) for name in PACKAGES}
-    made_by["code"] = _digest_files(Path(__file__).parent, ("*.py", "*.yaml"))
+    made_by["code"] = _digest_files(Path(__file__).parent, ("*.py", "*.yaml", "*.txt"))
     made_by["numeric"] = numeric_backend()
     made_by["engine"] = _digest(_engine_settings(analyzer))
     made_by["recognizers"] = _digest([_recognizer(recognizer) for recognizer in analyzer.registry.recognizers])

@@ -18,9 +18,20 @@ RULES: Final = Path(__file__).with_name("rules.yaml")
 FORMAT: Final = "dangerous_markup"
 """The category of what is wrong with a text's format, not with what it asks for."""
 CATEGORIES: Final = frozenset(
-    {"instruction_override", "data_extraction", "role_manipulation", "encoding_evasion", FORMAT}
+    {
+        "instruction_override",
+        "data_extraction",
+        "role_manipulation",
+        "encoding_evasion",
+        "indirect_injection",
+        "tool_abuse",
+        FORMAT,
+    }
 )
-FIELDS: Final = frozenset({"id", "category", "confidence", "pattern", "examples", "near_misses"})
+SEVERITIES: Final = frozenset({"high", "medium", "low"})
+FIELDS: Final = frozenset(
+    {"id", "category", "severity", "confidence", "languages", "pattern", "examples", "near_misses"}
+)
 WORD_LIST: Final = re.compile(r"<([a-z_]+)>")
 
 
@@ -30,6 +41,10 @@ class Rule:
 
     id: str
     category: str
+    severity: str
+    """`high`, `medium` or `low`: how bad it is if a match is a threat."""
+    languages: tuple[str, ...]
+    """Of the words it has: codes of two letters, or `any`."""
     confidence: float
     """How sure a match is a threat, 0 (exclusive) to 1."""
     pattern: str
@@ -66,6 +81,10 @@ def _rule(file: Path, entry: Mapping[str, Any], words: Mapping[str, str]) -> Rul
 
     if entry["category"] not in CATEGORIES:
         raise wrong(f"category must be one of {', '.join(sorted(CATEGORIES))}")
+    if entry["severity"] not in SEVERITIES:
+        raise wrong(f"severity must be one of {', '.join(sorted(SEVERITIES))}")
+    if not isinstance(entry["languages"], list) or not all(isinstance(code, str) for code in entry["languages"]):
+        raise wrong("languages must be a list of codes, quoted where YAML would read one as true or false ('no')")
     if not isinstance(entry["confidence"], int | float) or not 0 < entry["confidence"] <= 1:
         raise wrong("confidence must be a number above 0, at most 1")
     if len(entry["examples"] or ()) < 2 or len(entry["near_misses"] or ()) < 2:
@@ -82,6 +101,8 @@ def _rule(file: Path, entry: Mapping[str, Any], words: Mapping[str, str]) -> Rul
     return Rule(
         id=entry["id"],
         category=entry["category"],
+        severity=entry["severity"],
+        languages=tuple(entry["languages"]),
         confidence=float(entry["confidence"]),
         pattern=pattern,
         examples=tuple(entry["examples"]),
