@@ -4,9 +4,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.installed
 OPENBAO := .venv/.openbao
+TRAINING := .venv/.training
 BOOT := $(shell for p in $(PYTHON) python3.11 python3.12 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection bench-accuracy bench-cache bench-evasion clean
+.PHONY: help demo test unit pipeline long vault isolation check format docs lock faults soak parity bench-runtime bench-pipeline bench-tenants bench-detection bench-accuracy bench-cache bench-evasion bench-threats train-threats clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -78,6 +79,16 @@ bench-accuracy: $(STAMP) ## precision, recall, F2 of stock Presidio and each pro
 
 bench-cache: $(STAMP) ## hits on repeated traffic, and how long a kept answer takes
 	$(PY) -m bench.cache
+
+$(TRAINING): bench/threats.lock $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r bench/threats.lock
+	@touch $@
+
+bench-threats: $(STAMP) $(TRAINING) ## attacks caught of families that the model never saw, false alarms, µs a text
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m bench.threats
+
+train-threats: $(STAMP) $(TRAINING) ## train the threat model anew; writes its weights and calibration into the package
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m bench.threats_training
 
 bench-evasion: $(STAMP) ## attacks in every disguise: what of those caught plain is caught then, and harmless texts beside them
 	$(PY) -m bench.evasion

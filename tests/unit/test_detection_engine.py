@@ -30,7 +30,7 @@ def test_requests_and_detections_survive_pickling() -> None:
     found = engine.detect(pickle.loads(pickle.dumps(asked)))
     assert pickle.loads(pickle.dumps(found)) == found
     assert [f.type for f in found[0].findings] == ["EMAIL_ADDRESS"]
-    assert [t.category for t in found[0].threats] == ["instruction_override"]
+    assert {t.category for t in found[0].threats} == {"instruction_override"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from veilstream.detection.pii.configuration import Sources
     from veilstream.detection.pii.search import PiiSearch
     from veilstream.detection.pii.spoken import Spoken
-    from veilstream.detection.threats.scan import ThreatScan
+    from veilstream.detection.threats.score import Threats
 
 WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-0123 or write to ann@example.com."
 """Takes every path once (model, context words, phone metadata, suffix list), so that the first record is not slow."""
@@ -26,7 +26,7 @@ class _Engine(NamedTuple):
     nlp_config: str | None
     sources: Sources
     spoken: Spoken
-    threats: ThreatScan
+    threats: Threats
 
     @property
     def pii(self) -> PiiSearch:
@@ -50,17 +50,16 @@ def load(nlp_config: str | None) -> None:
         os.environ.setdefault(threads, "1")  # the pool is the parallelism; more threads only wait for each other
 
     from veilstream.detection.pii.configuration import build, silence, sources
-    from veilstream.detection.threats.rules import load_rules
+    from veilstream.detection.threats import load_threats
 
     origin = sources(nlp_config)
-    threats = load_rules()
+    threats = load_threats()
     timeouts = silence()
     analyzer = build(origin)
 
     from veilstream.detection.pii.spoken import Spoken
-    from veilstream.detection.threats.scan import ThreatScan
 
-    _engine = _Engine(nlp_config, origin, Spoken(analyzer, timeouts), ThreatScan(threats))
+    _engine = _Engine(nlp_config, origin, Spoken(analyzer, timeouts), threats)
     warm_up = [
         DetectionRequest((TextField("text", WARM_UP),), DetectionConfig(language=language))
         for language in analyzer.supported_languages
@@ -97,7 +96,7 @@ def lineage(nlp_config: str | None) -> dict[str, str]:
 
     from veilstream.detection.lineage import describe
 
-    return describe(engine.pii.analyzer, engine.threats.rules)
+    return describe(engine.pii.analyzer, engine.threats.rules.rules)
 
 
 def _loaded() -> _Engine:

@@ -37,6 +37,7 @@ def describe(analyzer: Any, rules: Sequence[Rule]) -> dict[str, str]:
     made_by["engine"] = _digest(_engine_settings(analyzer))
     made_by["recognizers"] = _digest([_recognizer(recognizer) for recognizer in analyzer.registry.recognizers])
     made_by["rules"] = _digest([[rule.id, rule.category, rule.confidence, rule.pattern] for rule in rules])
+    made_by["model/threats"] = _digest_files(Path(__file__).parent / "threats", ("*.npz", "*.json", "concepts.yaml"))
     models = analyzer.nlp_engine.nlp or {}
     for language, model in models.items():
         made_by[f"model/{language}"] = _model(model)

@@ -23,6 +23,8 @@ from veilstream.policy.document import Policy, Thresholds
 ALLOW, REVIEW, BLOCK, REFUSED = "allow", "review", "block", "refused"
 MARKUP = "dangerous_markup"
 UNJUDGED = "llm_unavailable"
+FORMAT_CODES = frozenset({MARKUP, "format_advice"})
+"""Categories of threats that are a reason of their own name; all others are a `threat`."""
 _DIGITS = 6
 """Confidences are rounded so: 1 - .9 is .1 and not .09999999999999998."""
 
@@ -129,7 +131,7 @@ def _threat_reasons(threats: Sequence[Threat]) -> list[Reason]:
         by_rule[threat.category, threat.source, threat.rule].append(threat)
     found = []
     for (category, source, rule), same in by_rule.items():
-        code = MARKUP if category == MARKUP else "threat"
+        code = category if category in FORMAT_CODES else "threat"
         confidence = max(threat.confidence for threat in same)
         found.append(Reason(code, message(code), category, confidence, source, rule, _spans(same)))
     return sorted(found, key=lambda reason: (-reason.confidence, reason.category, reason.source, reason.rule))

@@ -1,0 +1,171 @@
+"""One score for a text from all that was seen in it: rules that match, and the linear model, over its folded views.
+
+The score is calibrated by false alarms: `SCALE` says for each score how many harmless texts of unseen families reach it,
+so that a policy's thresholds keep their meaning when rules or weights change. Its strongest threat carries the score of the text.
+
+Who wrote a text matters. What a system message says are the operator's orders, and no attack. What a tool answered or a
+document holds is material: an order to the model has no business there and weighs more than in a user's own words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from veilstream.contracts.errors import ConfigError
+from veilstream.detection.model import DetectionConfig, TextField, Threat
+from veilstream.detection.threats.advice import advise
+from veilstream.detection.threats.features import plain
+from veilstream.detection.threats.folding import View, newest, views
+from veilstream.detection.threats.linear import LinearModel
+from veilstream.detection.threats.rules import FORMAT
+from veilstream.detection.threats.scan import ThreatScan
+
+SOURCE: Final = "model"
+RULE: Final = "model.linear"
+CATEGORY: Final = "prompt_attack"
+"""What the model finds where no rule says more."""
+CALIBRATION: Final = Path(__file__).with_name("calibration.json")
+REPORTED: Final = 0.2
+"""Least score for which the model names a stretch: below every threshold that a policy has by default."""
+SCALE: Final = (
+    (0.2, 0.10),
+    (0.3, 0.05),
+    (0.5, 0.018),
+    (0.6, 0.01),
+    (0.7, 0.006),
+    (0.8, 0.003),
+    (0.95, 0.001),
+    (0.99, 0.0003),
+)
+"""Score, and the share of harmless texts of families unseen in training that reaches it."""
+OPERATORS: Final = frozenset({"system", "developer"})
+"""Roles whose messages are the operator's."""
+MATERIAL: Final = frozenset({"tool", "function"})
+"""Roles whose messages are what a program brought in."""
+MATERIAL_SHIFT: Final = 0.35
+"""Added to the value of such texts, and of documents: as much as halves the false alarms that a threshold allows."""
+LAST_OF_PLANE: Final = "\uffff"
+"""The model reads letters beyond the basic plane (mathematical ones, tags) only once they are folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From the model's value and the rules to a score; made by bench/threats_training.py."""
+
+    any_rule: float
+    """What a matching rule adds to the value."""
+    per_logit: float
+    """What each unit of log-odds of the rules' joint confidence adds."""
+    values: tuple[float, ...]
+    """Of each score of SCALE, the value it begins at; ascending."""
+
+    def value(self, model: float, confidences: Sequence[float]) -> float:
+        """The joint value of the model's and the confidences of the rules that match, each rule once."""
+        if not confidences:
+            return model
+        doubt = max(1e-4, math.prod(1 - confidence for confidence in confidences))
+        return model + self.any_rule + self.per_logit * math.log((1 - doubt) / doubt)
+
+    def score(self, value: float) -> float:
+        """0 to 1, rising with the value: straight between the points of SCALE, falling off beyond them."""
+        scores = [score for score, _ in SCALE]
+        if value <= self.values[0]:
+            return scores[0] * math.exp(value - self.values[0])
+        if value >= self.values[-1]:
+            return 1 - (1 - scores[-1]) * math.exp(self.values[-1] - value)
+        above = next(n for n, point in enumerate(self.values) if value < point)
+        share = (value - self.values[above - 1]) / (self.values[above] - self.values[above - 1])
+        return scores[above - 1] + share * (scores[above] - scores[above - 1])
+
+
+def load_calibration(file: Path = CALIBRATION) -> Calibration:
+    """The calibration in `file`. Raises `ConfigError` that names it."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        made = Calibration(
+            float(content["any_rule"]), float(content["per_logit"]), tuple(map(float, content["values"]))
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file} holds no calibration of threat scores: {error}") from error
+    if len(made.values) != len(SCALE) or any(a >= b for a, b in zip(made.values, made.values[1:], strict=False)):
+        raise ConfigError(f"{file} must have {len(SCALE)} ascending values, one for each point of the scale")
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Threats:
+    """Rules and model of one process."""
+
+    rules: ThreatScan
+    model: LinearModel
+    calibration: Calibration
+
+    def scan(self, text: TextField, config: DetectionConfig) -> tuple[Threat, ...]:
+        """The threats in a text: the rules' in their order, then the model's. None is surer than the text's score."""
+        if text.role in OPERATORS:
+            config = replace(config, threats=False)
+        if not text.text or not (config.threats or config.format_check):
+            return ()
+        text = replace(text, text=text.text.encode("utf-8", "replace").decode())  # half a surrogate pair has no UTF-8
+        made = views(text.text) if config.threats else (View("raw", text.text),)
+        found = self.rules.scan(text, config, made)
+        markup = tuple(threat for threat in found if threat.category == FORMAT)
+        advice = advise(text) if config.format_check else ()
+        if not config.threats:
+            return (*markup, *advice)
+        hits = tuple(threat for threat in found if threat.category != FORMAT)
+        value, start, end = self._judged(made)
+        value = self.calibration.value(value, list({hit.rule: hit.confidence for hit in hits}.values()))
+        if is_material(text):
+            value += MATERIAL_SHIFT
+        score = round(self.calibration.score(value), 6)
+        threats = tuple(replace(hit, confidence=min(hit.confidence, score)) for hit in hits)
+        if score >= REPORTED and start < end:
+            category = max(hits, key=lambda hit: hit.confidence).category if hits else CATEGORY
+            threats = (*threats, Threat(category, text.path, start, end, score, SOURCE, RULE))
+        return (*markup, *threats, *advice)
+
+    def _judged(self, made: Sequence[View]) -> tuple[float, int, int]:
+        """The model's value for the worst of the views, and the stretch of the original text that weighs most there."""
+        worst, start, end = -math.inf, 0, 0
+        for view in seen_by_model(made):
+            judged = self.model.judge(view.text)
+            if judged.value > worst:
+                worst = judged.value
+                start, end = view.original(judged.start, judged.end) if judged.start < judged.end else (0, 0)
+        return worst, start, end
+
+
+def seen_by_model(made: Sequence[View]) -> list[View]:
+    """The views the model looks at: the raw text, the newest of the chain if it tells the model more, and those beside it."""
+    last = made.index(newest(made))
+    chosen = [made[0]]
+    if any(_tells_more(view) for view in made[1 : last + 1]):
+        chosen.append(made[last])
+    return [*chosen, *made[last + 1 :]]
+
+
+def _tells_more(view: View) -> bool:
+    """Whether the model reads `view` and its parent differently: it takes accents, wide forms and invisible marks away itself."""
+    if view.parent is None or view.kind == "tidy":
+        return False
+    before, after = view.parent.text, view.text
+    if view.kind == "plain":
+        return max(before) > LAST_OF_PLANE
+    if view.kind == "latin" and len(before) == len(after):
+        return any(
+            old.isalpha() and plain(old) != new.lower()
+            for old, new in set(zip(before, after, strict=True))
+            if old != new
+        )
+    return True
+
+
+def is_material(text: TextField) -> bool:
+    """Whether the text is what a program brought in: a tool's answer, or a text of a document."""
+    return text.role in MATERIAL or text.path.startswith("document")
