@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-0123 or write to ann@example.com."
 """Takes every path once (model, context words, phone metadata, suffix list), so that the first record is not slow."""
+WARM_UP_ALL: Final = "Zoë"
+"""A character outside ASCII: no recognizer is ruled out beforehand, so each compiles its patterns."""
 
 
 class _Engine(NamedTuple):
@@ -62,7 +64,9 @@ def load(nlp_config: str | None) -> None:
 
     _engine = _Engine(nlp_config, origin, Spoken(analyzer, timeouts), ThreatScan(threats))
     warm_up = [
-        DetectionRequest((TextField("text", WARM_UP),), DetectionConfig(language=language))
+        DetectionRequest(
+            (TextField("text", WARM_UP), TextField("all", WARM_UP_ALL)), DetectionConfig(language=language)
+        )
         for language in analyzer.supported_languages
     ]
     detect(warm_up)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 CACHED_WORDS: Final = 20_000
 """Words whose lemmas are remembered; when they are full, all are forgotten."""
+CACHED_LETTERS: Final = 40
+"""A longer one is no word, and as many of a megabyte each would take all memory there is."""
 
 
 class Lemmas:
@@ -31,9 +35,8 @@ class Lemmas:
         """Every lemma a token of this text can have."""
         known = self._known.get(word)
         if known is None:
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
-            known = self._known[word] = self._work_out(word)
+            known = self._work_out(word)
+            remember(self._known, word, known)
         return known
 
     def _work_out(self, word: str) -> frozenset[str]:
@@ -63,6 +66,15 @@ class Lemmas:
             if form not in forms:
                 forms.insert(0, form)
         return (forms or unknown or [word])[0]
+
+
+def remember(known: dict[str, T], word: str, value: T) -> None:
+    """Keep what was worked out for a word, within bounds."""
+    if len(word) > CACHED_LETTERS:
+        return
+    if len(known) >= CACHED_WORDS:
+        known.clear()
+    known[word] = value
 
 
 def foreseeable(nlp: Any) -> bool:
