@@ -20,7 +20,7 @@ Convert = Callable[[Any], Any]
 
 def to_plain(value: Any) -> Any:
     """Dataclass → dictionary, tuples → lists, all the way down."""
-    cls = type(value)
+    cls: Any = type(value)
     if cls in _SCALARS:
         return value
     if cls in _RECORDS or (dataclasses.is_dataclass(value) and not isinstance(value, type)):

@@ -8,12 +8,10 @@ the same of a context word. Only where they do not must the models run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
-Rule = tuple[str, str]
-"""An ending, and what takes its place."""
 
 CACHED_WORDS: Final = 20_000
 """Words whose lemmas are remembered; when they are full, all are forgotten."""
@@ -27,10 +25,10 @@ class Lemmas:
     def __init__(self, nlp: Any) -> None:
         tables = nlp.get_pipe("lemmatizer").lookups
         self._exceptions = tables.get_table("lemma_exc", {})
-        rules = tables.get_table("lemma_rules", {})
-        self._index = tables.get_table("lemma_index", {})
-        self._parts = sorted({*self._exceptions, *rules, *self._index})
-        self._rules = {part: _by_last_letter(rules.get(part, [])) for part in self._parts}
+        self._rules = tables.get_table("lemma_rules", {})
+        listed = tables.get_table("lemma_index", {})  # spaCy has lists: looking through one takes most of a word's time
+        self._parts = sorted({*self._exceptions, *self._rules, *listed})
+        self._index = {part: frozenset(listed.get(part, ())) for part in self._parts}
         self._ruled = _ruled(nlp.get_pipe("attribute_ruler")) if nlp.has_pipe("attribute_ruler") else []
         self._known: dict[str, frozenset[str]] = {}
 
@@ -51,11 +49,10 @@ class Lemmas:
 
     def _by_rules(self, part: str, word: str, lower: str) -> str:
         """What `Lemmatizer.rule_lemmatize` answers for one part of speech."""
-        index, exceptions = self._index.get(part, {}), self._exceptions.get(part, {})
+        index, exceptions = self._index[part], self._exceptions.get(part, {})
         forms: list[str] = []
         unknown: list[str] = []
-        by_last_letter, others = self._rules[part]
-        for old, new in by_last_letter.get(lower[-1:], others):
+        for old, new in self._rules.get(part, []):
             if not lower.endswith(old):
                 continue
             form = lower[: len(lower) - len(old)] + new
@@ -70,13 +67,6 @@ class Lemmas:
             if form not in forms:
                 forms.insert(0, form)
         return (forms or unknown or [word])[0]
-
-
-def _by_last_letter(rules: Sequence[Rule]) -> tuple[dict[str, list[Rule]], list[Rule]]:
-    """For each letter the rules that words ending in it may fall under, in their order; and those that any word may."""
-    others = [(old, new) for old, new in rules if not old]
-    letters = {old[-1] for old, _ in rules if old}
-    return {one: [(old, new) for old, new in rules if not old or old[-1] == one] for one in letters}, others
 
 
 def remember(known: dict[str, T], word: str, value: T) -> None:
