@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from veilstream.contracts.errors import RecordError
 from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest, TextField
 
 if TYPE_CHECKING:
@@ -76,9 +77,19 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     """What each request's texts hold, in the batch's order; how requests are batched changes nothing.
 
     Raises `TenantError` for an entity or language the engine has not (`unsupported_entity`, `unsupported_language`) and
-    `RecordError` (`pattern_timeout`) when a text makes a pattern run out of time. Then nothing of the batch is
-    answered, and the caller asks again record by record.
+    `RecordError` when a text makes a pattern run out of time (`pattern_timeout`) or holds half a character
+    (`lone_surrogate`; the gate lets none through). Then nothing of the batch is answered, and the caller asks again
+    record by record.
     """
+    try:
+        return _detect(batch)
+    except UnicodeEncodeError:  # it holds the text: it must not be raised on
+        raise RecordError(
+            "a text holds a lone UTF-16 surrogate: encode it as UTF-8 properly", code="lone_surrogate"
+        ) from None
+
+
+def _detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     engine = _loaded()
     per_text = iter(engine.spoken.find(batch))
     detections = []
