@@ -22,6 +22,8 @@ from veilstream.llm_settings import LlmSettings
 
 Unset = BeforeValidator(lambda value: None if value == "" else value)
 """An empty variable counts as not set: composed environments pass empty ones on."""
+AsZero = BeforeValidator(lambda value: 0 if value == "" else value)
+"""The same, where 0 means that nothing is set."""
 
 
 class Settings(LlmSettings, BaseSettings):
@@ -266,8 +268,11 @@ class Settings(LlmSettings, BaseSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", description="How log events are written to standard error."
     )
-    pool_workers: int = Field(
-        default=1, ge=1, description="Processes of the detection pool; each holds one loaded model."
+    pool_workers: Annotated[int, AsZero] = Field(
+        default=0,
+        ge=0,
+        description="Processes of the detection pool; they share one loaded model. 0 or empty: all cores but one, at least two "
+        "where there are two, at most 16; cores are those it may run on, within the cgroup's quota (docs/detection.md).",
     )
     nlp_config: Path | None = Field(
         default=None,

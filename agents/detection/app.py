@@ -15,7 +15,7 @@ from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
 from veilstream.detection.threats.llm.configured import judge_of
-from veilstream.runtime.app import Agent, Pool, run
+from veilstream.runtime.app import Agent, Pool, cores, run, workers_for
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
 from veilstream.telemetry.cache import CacheMetrics
@@ -33,12 +33,13 @@ def build(settings: Settings) -> Agent[Admitted]:
 
     w = wire(settings)
     nlp_config = str(settings.nlp_config) if settings.nlp_config else None
-    pool = Pool(worker.load, nlp_config, workers=settings.pool_workers)
+    workers = workers_for(settings.pool_workers, cores())
+    pool = Pool(worker.load, nlp_config, workers=workers)
 
     async def detect(requests: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
         return await pool.run(worker.detect, nlp_config, requests)
 
-    turns = asyncio.Semaphore(max(1, settings.pool_workers - 1))
+    turns = asyncio.Semaphore(max(1, workers - 1))
 
     async def detect_behind(requests: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
         async with turns:  # the pool takes calls as they come: the workers it leaves are for the main lane alone

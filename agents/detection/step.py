@@ -145,7 +145,6 @@ def config_of(policy: Policy, admitted: Admitted) -> DetectionConfig:
     return DetectionConfig(
         language=(admitted.envelope.language or DETECT) if asked.language == DETECT else asked.language,
         entities=tuple(asked.entities) if asked.entities is not None else None,
-        score_threshold=None,  # the engine's own: weak findings are noted in the verdict, the policy decides which are acted on
         threats=asked.threats,
         format_check=admitted.envelope.format_check,
         profile=asked.profile,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from veilstream.contracts.errors import RecordError
 from veilstream.detection import engine
 from veilstream.detection.model import DetectionConfig, DetectionRequest, Profile, TextField
 from veilstream.detection.pii.configuration import build, silence, sources
@@ -72,8 +73,9 @@ def ours(
     try:
         found = engine.detect([DetectionRequest((TextField("text", text),), config) for text in texts])
     except Exception as error:
-        if len(texts) == 1:
-            return [type(error).__name__]
+        if len(texts) == 1:  # a lone surrogate is refused where Presidio breaks off
+            refused = isinstance(error, RecordError) and error.reason_code == "lone_surrogate"
+            return [UnicodeEncodeError.__name__ if refused else type(error).__name__]
         return [one for text in texts for one in ours([text], profile, entities)]
     return [[(f.type, f.start, f.end, f.score) for f in one.findings] for one in found]
 

@@ -65,11 +65,12 @@ class Chain:
                 time.sleep(0.05)
 
     def pool_workers(self) -> list[psutil.Process]:
-        """Processes of the detection pool: the children that hold a model."""
+        """Processes of the detection pool: what was forked from the one that has loaded the model."""
         found = []
-        for child in psutil.Process(self.pid("detection")).children(recursive=True):
+        agent = self.pid("detection")
+        for child in psutil.Process(agent).children(recursive=True):
             with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-                if child.memory_info().rss > 120 << 20:
+                if child.ppid() != agent and child.memory_info().rss > 120 << 20:
                     found.append(child)
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -38,3 +39,19 @@ def answer(word: str) -> str:
 
 def pid() -> int:
     return os.getpid()
+
+
+def load_once(marker: str, kind: str = "") -> None:
+    """Load where it has not been done in a process this one was forked from; `kind` is a way of loading that goes wrong."""
+    if MODEL:
+        return
+    load("m", marker)
+    if kind == "threads":
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    if kind == "raises":
+        MODEL.clear()
+        raise RuntimeError("no model")
+
+
+def parent() -> int:
+    return os.getppid()

@@ -200,13 +200,13 @@ def detected(world: World, first: Admitted, found: Detection | None = None, **ho
 
 
 def test_detection_asks_what_the_policy_asks_and_passes_the_text_on_sealed(world: World) -> None:
-    """Findings, lineage and the payload bound to the next stage; the request holds the policy's entities and threshold."""
+    """Findings, lineage and the payload bound to the next stage; the request holds the policy's entities."""
     mail = Finding("EMAIL_ADDRESS", "text", 0, 3, 1.0, "EmailRecognizer", "")
     found = detected(world, admitted(world, gated(world, SECRET)), Detection((mail,), ()))
     assert (found.findings, found.lineage) == ((mail,), {"models": "m1"})
     ((asked,),) = world.detected
     assert [(f.path, f.text) for f in asked.fields] == [("text", "Zebediah says hello")]
-    assert (asked.config.entities, asked.config.score_threshold, asked.config.threats) == (None, None, True)
+    assert (asked.config.entities, asked.config.threats) == (None, True)
     assert open_record(found, world.ring.of_tenant("acme").seal)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.detection_corpus import request
 from veilstream.contracts.errors import RecordError
 from veilstream.detection import engine
-from veilstream.detection.model import Detection, DetectionConfig
+from veilstream.detection.model import Detection, DetectionConfig, Profile
 from veilstream.detection.pii.configuration import PatternTimeouts, silence
 from veilstream.detection.pii.context import Keywords, token_at
 from veilstream.detection.pii.pipeline import BATCH_CHARACTERS, BATCH_TEXTS, batches
@@ -31,6 +31,18 @@ def test_requests_and_detections_survive_pickling() -> None:
     assert pickle.loads(pickle.dumps(found)) == found
     assert [f.type for f in found[0].findings] == ["EMAIL_ADDRESS"]
     assert {t.category for t in found[0].threats} == {"instruction_override"}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "ann@example.com \udfff", "a\ud83d\ud83d b"])
+@pytest.mark.parametrize("profile", ["parity", "fast"])
+def test_half_a_character_is_refused(text: str, profile: Profile) -> None:
+    """A lone surrogate is the record's fault, and what is raised does not hold the text; a whole pair is a character."""
+    with pytest.raises(RecordError, match="lone UTF-16 surrogate") as refused:
+        engine.detect([request("fine", profile=profile), request(text, profile=profile)])
+    assert refused.value.reason_code == "lone_surrogate"
+    assert refused.value.__cause__ is None
+    (found,) = engine.detect([request("\U0001f600 ann@example.com", profile=profile)])
+    assert ("EMAIL_ADDRESS", 2) in [(f.type, f.start) for f in found.findings]
 
 
 @pytest.mark.parametrize(

@@ -100,14 +100,16 @@ def test_three_separate_files_in_a_folder_are_one_configuration(
     assert {(f.source, f.rule) for f in findings} <= {("EmployeeIdRecognizer", "prefix and digits")}
 
 
-def test_thresholds_written_at_a_recognizer_rule_until_a_policy_gives_its_own(tmp_path: Path, restored: None) -> None:
-    """score_thresholds of the configuration drop a finding of .5; a policy's score_threshold of 0 lets it through."""
+def test_thresholds_written_at_a_recognizer_rule(tmp_path: Path, restored: None) -> None:
+    """score_thresholds of the configuration drop a finding of .5, or let it through."""
     (tmp_path / "nlp.yaml").write_text(yaml.safe_dump(nlp_conf()))
-    (tmp_path / "rec.yaml").write_text(EMPLOYEE_ID + "    score_thresholds: {default: 0.6}\n")
-    engine.load(str(tmp_path))
-    plain, low = engine.detect([request("see EMP-123456"), request("see EMP-123456", score_threshold=0.0)])
-    assert plain.findings == ()
-    assert [f.score for f in low.findings] == [0.5]
+    found = []
+    for least in (0.6, 0.5):
+        (tmp_path / "rec.yaml").write_text(EMPLOYEE_ID + f"    score_thresholds: {{default: {least}}}\n")
+        engine.load(None)
+        engine.load(str(tmp_path))
+        found += engine.detect([request("see EMP-123456")])
+    assert [[f.score for f in one.findings] for one in found] == [[], [0.5]]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def up(
     redis: Annotated[
         str | None, typer.Option(envvar=UP_REDIS, help=f"Use this Redis (a URL) and start none. {_NOT_HERE}")
     ] = None,
-    pool_workers: Annotated[int | None, typer.Option(min=1, help="Processes of the detection pool.")] = None,
+    pool_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes of the detection pool; 0: by cores.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; the stack goes on.")] = False,
 ) -> None:
     """Start Kafka, Postgres, Redis and all agents, and keep them running until Ctrl-C.

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
@@ -19,12 +20,16 @@ Convert = Callable[[Any], Any]
 
 def to_plain(value: Any) -> Any:
     """Dataclass → dictionary, tuples → lists, all the way down."""
-    if type(value) in _SCALARS:  # asked first, as most values are: it is a third of what a small record costs
+    cls: Any = type(value)
+    if cls in _SCALARS:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {name: to_plain(getattr(value, name)) for name in _names(type(value))}
-        if type(value).__name__ in _UNION_MEMBERS:
-            plain["-type"] = f"veil.{type(value).__name__}"
+    if cls in _RECORDS or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+        names, values, nested = _out(cls)
+        plain = dict(zip(names, values(value), strict=True))
+        for name in nested:
+            plain[name] = to_plain(plain[name])
+        if cls.__name__ in _UNION_MEMBERS:
+            plain["-type"] = f"veil.{cls.__name__}"
         return plain
     if isinstance(value, tuple | list):
         return [to_plain(v) for v in value]
@@ -35,12 +40,19 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(cls: type[T], plain: Mapping[str, Any]) -> T:
     """Dictionary → dataclass; fields the dictionary lacks take the dataclass's default, unknown ones are dropped."""
-    return cls(**{name: convert(plain[name]) for name, convert in _plan(cast(Any, cls)) if name in plain})
+    names, nested = _in(cast(Any, cls))
+    fields = {name: plain[name] for name in names if name in plain}
+    for name, convert in nested:
+        if name in fields:
+            fields[name] = convert(fields[name])
+    return cls(**fields)
 
 
 _SCALARS = frozenset({str, int, float, bool, bytes, types.NoneType})
 _UNION_MEMBERS = frozenset({"Content", "Sealed"})
 """Records that stand in a union with another record somewhere."""
+_RECORDS: set[type] = set()
+"""Classes seen to be dataclasses: asking is dearer than reading one."""
 
 
 @cache
@@ -49,9 +61,28 @@ def _names(cls: type) -> tuple[str, ...]:
 
 
 @cache
-def _plan(cls: type) -> tuple[tuple[str, Convert], ...]:
-    hints = typing.get_type_hints(cls)
-    return tuple((name, _converter(hints[name])) for name in _names(cls))
+def _out(cls: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]], tuple[str, ...]]:
+    """Names of the fields, what reads all of them at once, and which hold more than a scalar."""
+    names, hints = _names(cls), typing.get_type_hints(cls)
+    nested = tuple(name for name in names if not _is_scalar(hints[name]))
+    _RECORDS.add(cls)
+    if len(names) > 1:
+        return names, attrgetter(*names), nested
+    return names, lambda value: tuple(getattr(value, name) for name in names), nested
+
+
+@cache
+def _in(cls: type) -> tuple[tuple[str, ...], tuple[tuple[str, Convert], ...]]:
+    """Names of the fields, and how those are made that hold more than a scalar."""
+    names, hints = _names(cls), typing.get_type_hints(cls)
+    return names, tuple((name, _converter(hints[name])) for name in names if not _is_scalar(hints[name]))
+
+
+def _is_scalar(hint: Any) -> bool:
+    """Most fields are, and are taken as they are: calling something for each is half of what a small record costs."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return all(arg in _SCALARS for arg in typing.get_args(hint))
+    return hint in _SCALARS
 
 
 def _converter(hint: Any) -> Convert:

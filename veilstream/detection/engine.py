@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from veilstream.contracts.errors import RecordError
 from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest, TextField
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 WARM_UP: Final = "Ann Miller of Springfield paid on 3 May 2021; call 212-555-0123 or write to ann@example.com."
 """Takes every path once (model, context words, phone metadata, suffix list), so that the first record is not slow."""
+WARM_UP_ALL: Final = "Zoë"
+"""A character outside ASCII: no recognizer is ruled out beforehand, so each compiles its patterns."""
 
 
 class _Engine(NamedTuple):
@@ -61,7 +64,9 @@ def load(nlp_config: str | None) -> None:
 
     _engine = _Engine(nlp_config, origin, Spoken(analyzer, timeouts), threats)
     warm_up = [
-        DetectionRequest((TextField("text", WARM_UP),), DetectionConfig(language=language))
+        DetectionRequest(
+            (TextField("text", WARM_UP), TextField("all", WARM_UP_ALL)), DetectionConfig(language=language)
+        )
         for language in analyzer.supported_languages
     ]
     detect(warm_up)
@@ -71,9 +76,19 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     """What each request's texts hold, in the batch's order; how requests are batched changes nothing.
 
     Raises `TenantError` for an entity or language the engine has not (`unsupported_entity`, `unsupported_language`) and
-    `RecordError` (`pattern_timeout`) when a text makes a pattern run out of time. Then nothing of the batch is
-    answered, and the caller asks again record by record.
+    `RecordError` when a text makes a pattern run out of time (`pattern_timeout`) or holds half a character
+    (`lone_surrogate`; the gate lets none through). Then nothing of the batch is answered, and the caller asks again
+    record by record.
     """
+    try:
+        return _detect(batch)
+    except UnicodeEncodeError:  # it holds the text: it must not be raised on
+        raise RecordError(
+            "a text holds a lone UTF-16 surrogate: encode it as UTF-8 properly", code="lone_surrogate"
+        ) from None
+
+
+def _detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     engine = _loaded()
     per_text = iter(engine.spoken.find(batch))
     detections = []

@@ -51,8 +51,6 @@ class DetectionConfig:
     """Code of two letters, or DETECT."""
     entities: tuple[str, ...] | None = None
     """PII entities to look for; None: all that the engine supports; empty: no search for PII."""
-    score_threshold: float | None = None
-    """Least score of a finding; overrides every threshold of the Presidio configuration. None: those rule."""
     threats: bool = True
     """Look for the four families of threats."""
     format_check: bool = True

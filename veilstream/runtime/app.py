@@ -26,13 +26,14 @@ import structlog
 
 from veilstream.contracts.errors import ConfigError, VeilError
 from veilstream.runtime.agent import Agent, Service, Sink
+from veilstream.runtime.cores import cores, workers_for
 from veilstream.runtime.ending import EXIT_CONFIG, EXIT_OK, EXIT_RESTART, End
 from veilstream.runtime.follower import Follower
 from veilstream.runtime.pool import Pool
 from veilstream.settings import Settings
 from veilstream.telemetry.logs import configure_logs, where
 
-__all__ = ["Agent", "Follower", "Pool", "Service", "Sink", "run"]
+__all__ = ["Agent", "Follower", "Pool", "Service", "Sink", "cores", "run", "workers_for"]
 
 
 def run(build: Callable[[Settings], Agent[Any]], settings: Settings | None = None) -> NoReturn:

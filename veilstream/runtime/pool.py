@@ -1,30 +1,47 @@
-"""A pool of spawned processes for CPU work, each with its model loaded once.
+"""A pool of processes for CPU work, with a model that is loaded once and shared.
+
+On Linux the workers are forked from a process that has loaded it (`template.py`): another one takes a tenth of a second and the
+memory it writes to. Elsewhere each is spawned, and loads it itself.
 
 A worker that dies or hangs costs the one task it had: that task raises `PoolWorkerDied`, the runtime does the batch again
 record by record, and the record that kills its worker a second time fails closed. Workers are replaced after `tasks_max`
-tasks (string stores grow) and die with this process, even when it is killed.
+tasks (string stores grow) and die with this process, even when it is killed. The template too: its workers die with it, and
+the next worker that is needed brings it back.
 
-The spawned child imports the main module again: keep agents' app.py free of heavy imports.
+Each worker imports the main module again: keep agents' app.py free of heavy imports.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from typing import Any, Final, TypeVar
 
+import structlog
 from pebble import ProcessExpired, ProcessPool
 
 from veilstream.contracts.errors import Fault, VeilError, WorldError
 
 R = TypeVar("R")
+log = structlog.get_logger("veilstream.runtime")
 
+_TEMPLATE: Final = "veilstream.runtime.template"
+"""Not imported here: who imports it becomes one."""
+TEMPLATE_LOADS: Final = "VEIL_POOL_TEMPLATE"
+"""The variable that tells the template what to load: process id of the agent, module, function, arguments, as JSON. It stays set,
+since multiprocessing brings a template that was killed back by itself."""
+_TEMPLATE_TRIES: Final = 2
+"""One that is killed while it loads is started again; one that ends again will do so ever again."""
+_TEMPLATE_PAUSE_S: Final = 0.5
+"""Before the next try: one that was killed answers for a moment yet."""
 _PR_SET_PDEATHSIG: Final = 1
 _WARM_POLL_S: Final = 0.05
 _BREAKS_MAX: Final = 3
@@ -46,7 +63,11 @@ class PoolTaskTimeout(VeilError):  # noqa: N818
 
 
 class Pool:
-    """`await pool.run(function, *args)` runs a module-level function in a worker where `load(*load_args)` ran before."""
+    """`await pool.run(function, *args)` runs a module-level function in a worker where `load(*load_args)` ran before.
+
+    `load_args` are of JSON's kinds. `load` runs in the template and again in each worker: where it finds its work done it
+    returns at once. A process has one template, so of two pools in one only the first shares its model.
+    """
 
     def __init__(
         self,
@@ -64,14 +85,25 @@ class Pool:
         self._task_timeout_s = task_timeout_s
         self._start_timeout_s = start_timeout_s
         self._pool: Any = None
+        self._method = (
+            "forkserver" if sys.platform == "linux" else "spawn"
+        )  # elsewhere BLAS has threads, and a fork dies
         self._renewing = asyncio.Lock()
         self.finished = 0
         """Tasks that ended, well or not: the watchdog takes it for progress."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether the workers share what was loaded; once started."""
+        return self._method == "forkserver"
+
     async def start(self) -> None:
-        """Return when every worker has loaded its model."""
-        self._pool = self._make()
+        """Return when every worker has its model: no partition is taken before."""
         started = time.monotonic()
+        if self.shared and not await self._start_template():
+            self._method = "spawn"
+            log.warning("pool_not_shared", reason="the process that loads for all workers ended, or has threads")
+        self._pool = self._make()
         warm: set[int] = set()
         while len(warm) < self._workers:
             left_s = self._start_timeout_s - (time.monotonic() - started)
@@ -127,8 +159,24 @@ class Pool:
             max_tasks=self._tasks_max,
             initializer=_begin,
             initargs=(os.getpid(), self._load, self._load_args),
-            context=multiprocessing.get_context("spawn"),
+            context=multiprocessing.get_context(self._method),
         )
+
+    async def _start_template(self) -> bool:
+        """Whether there is a template, ready to be forked. It is started here, in the thread with which it ends."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_TEMPLATE])
+        where = (self._load.__module__, self._load.__qualname__)
+        os.environ[TEMPLATE_LOADS] = json.dumps([os.getpid(), *where, self._load_args])
+        for _ in range(_TEMPLATE_TRIES):
+            forkserver.ensure_running()
+            try:
+                async with asyncio.timeout(self._start_timeout_s):
+                    if await asyncio.to_thread(_fork_once, context):
+                        return True
+            except (OSError, EOFError):  # it ended; TimeoutError is an OSError too
+                await asyncio.sleep(_TEMPLATE_PAUSE_S)
+        return False
 
     async def _renew(self, broken: Any) -> None:
         async with self._renewing:
@@ -144,12 +192,30 @@ class Pool:
 
 def _begin(parent: int, load: Callable[..., None], load_args: Sequence[Any]) -> None:
     """In the worker: end with the parent, leave signals of the terminal to it, load the model."""
+    template = sys.modules.get(_TEMPLATE)  # there only in what was forked from it
+    end_with(parent if template is None else template.PID)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load(*load_args)
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent does, also where that is killed. On Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before prctl could tell
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    load(*load_args)
+
+
+def _fork_once(context: Any) -> bool:
+    """Whether the template forks: it does when it has loaded."""
+    process = context.Process(target=_nothing)
+    process.start()
+    process.join()
+    return bool(process.exitcode == 0)
+
+
+def _nothing() -> None:
+    """What the first fork does."""
 
 
 def _warm(hold_s: float) -> int:

@@ -15,12 +15,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from veilstream.detection.pii.lemmas import remember
+
 STEPS: Final = 64
 """Tokens looked at before the answer is left open; with the models' lemmas no more than the keywords taken are."""
 NEVER: Final = frozenset({"be", "-PRON-"})
 """Lemmas Presidio never takes for keywords, written exactly so."""
-CACHED_WORDS: Final = 20_000
-"""Words whose kind is remembered; when they are full, all are forgotten."""
 
 Variant = tuple[str, bool]
 """A lemma in lower case, and whether it is a keyword."""
@@ -77,10 +77,8 @@ class WordKinds:
         """Presidio's test of one lemma, before it splits at colons."""
         known = self._known.get(lemma)
         if known is None:
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
             known = lemma not in NEVER and not any(test(lemma) for test in self._tests)
-            self._known[lemma] = known
+            remember(self._known, lemma, known)
         return known
 
 
@@ -96,11 +94,9 @@ class ContextWords:
         """As Presidio's enhancer compares: as part of the keyword, or as the whole of it."""
         known = self._known.get(keyword)
         if known is None:
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
             lower = keyword.lower()
             known = lower in self._words if self._whole else any(word in lower for word in self._words)
-            self._known[keyword] = known
+            remember(self._known, keyword, known)
         return known
 
 

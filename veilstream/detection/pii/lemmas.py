@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 CACHED_WORDS: Final = 20_000
 """Words whose lemmas are remembered; when they are full, all are forgotten."""
+CACHED_LETTERS: Final = 40
+"""A longer one is no word, and as many of a megabyte each would take all memory there is."""
 
 
 class Lemmas:
@@ -22,8 +26,9 @@ class Lemmas:
         tables = nlp.get_pipe("lemmatizer").lookups
         self._exceptions = tables.get_table("lemma_exc", {})
         self._rules = tables.get_table("lemma_rules", {})
-        self._index = tables.get_table("lemma_index", {})
-        self._parts = sorted({*self._exceptions, *self._rules, *self._index})
+        listed = tables.get_table("lemma_index", {})  # spaCy has lists: looking through one takes most of a word's time
+        self._parts = sorted({*self._exceptions, *self._rules, *listed})
+        self._index = {part: frozenset(listed.get(part, ())) for part in self._parts}
         self._ruled = _ruled(nlp.get_pipe("attribute_ruler")) if nlp.has_pipe("attribute_ruler") else []
         self._known: dict[str, frozenset[str]] = {}
 
@@ -31,9 +36,8 @@ class Lemmas:
         """Every lemma a token of this text can have."""
         known = self._known.get(word)
         if known is None:
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
-            known = self._known[word] = self._work_out(word)
+            known = self._work_out(word)
+            remember(self._known, word, known)
         return known
 
     def _work_out(self, word: str) -> frozenset[str]:
@@ -45,7 +49,7 @@ class Lemmas:
 
     def _by_rules(self, part: str, word: str, lower: str) -> str:
         """What `Lemmatizer.rule_lemmatize` answers for one part of speech."""
-        index, exceptions = self._index.get(part, {}), self._exceptions.get(part, {})
+        index, exceptions = self._index[part], self._exceptions.get(part, {})
         forms: list[str] = []
         unknown: list[str] = []
         for old, new in self._rules.get(part, []):
@@ -63,6 +67,15 @@ class Lemmas:
             if form not in forms:
                 forms.insert(0, form)
         return (forms or unknown or [word])[0]
+
+
+def remember(known: dict[str, T], word: str, value: T) -> None:
+    """Keep what was worked out for a word, within bounds."""
+    if len(word) > CACHED_LETTERS:
+        return
+    if len(known) >= CACHED_WORDS:
+        known.clear()
+    known[word] = value
 
 
 def foreseeable(nlp: Any) -> bool:

@@ -7,6 +7,7 @@ it does not know, and whatever else Presidio can hold as an NLP engine, through 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -55,6 +56,10 @@ class Stages:
         self._lemmas, self._kinds = lemmas.Lemmas(nlp), WordKinds(nlp)
         self.labels = self._names.labels
         """The label of each of the entity model's moves."""
+
+    def memory_zone(self) -> AbstractContextManager[Any]:
+        """What the pipeline learns within is forgotten at its end, and no document of it may be used after."""
+        return self._nlp.memory_zone()  # type: ignore[no-any-return]
 
     def read(self, text: str) -> Any:
         """The text's tokens."""

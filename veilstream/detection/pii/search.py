@@ -47,7 +47,6 @@ class _Search:
 
     place: int
     text: TextField
-    threshold: float | None
     selection: Selection
     results: dict[str, list[Any]] = field(default_factory=dict)
     """Results so far, by recognizer id."""
@@ -78,6 +77,10 @@ class PiiSearch:
         Raises `TenantError` for an entity or language the engine has not, `RecordError` (`pattern_timeout`) when a
         pattern ran out of time on a text.
         """
+        with self._selections.memory_zone():
+            return self._find(texts)
+
+    def _find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
         found: list[tuple[Finding, ...]] = [()] * len(texts)
         searches = [
             self._search(place, text, config)
@@ -97,14 +100,14 @@ class PiiSearch:
         select, asked = self._selections.select, config.entities
         if config.own is None:
             selection = select(config.language, asked, config.profile)
-            return _Search(place, text, config.score_threshold, selection)
+            return _Search(place, text, selection)
         own = self._own.of(config.own)
         if asked is not None:  # what only the policy's own recognizers find is not asked of the engine
             supported = self.supported(config.language, config.profile)
             asked = tuple(entity for entity in asked if entity in supported or entity not in own.entities)
         selection = select(config.language, asked, config.profile)
         selection = own.join(selection, config.entities, self._enhancer.context_matching_mode)
-        return _Search(place, text, config.score_threshold, selection, own=own)
+        return _Search(place, text, selection, own=own)
 
     def _match(self, search: _Search) -> None:
         """Run those of a text's recognizers that read the text alone and can find something (step 2)."""
@@ -194,7 +197,8 @@ class PiiSearch:
             results = self.analyzer._enhance_using_context(search.text.text, results, search.artifacts, recognizers)
         else:
             self._raise_scores(search, steps)
-        results = self.analyzer._AnalyzerEngine__remove_low_scores(results, search.threshold, recognizers)
+        # by the configuration's thresholds alone: weak findings are noted in the verdict, the policy says which are acted on
+        results = self.analyzer._AnalyzerEngine__remove_low_scores(results, None, recognizers)
         found = tuple(_finding(result, search.text.path) for result in EntityRecognizer.remove_duplicates(results))
         return found if search.own is None else search.own.without_allowed(search.text.text, found)
 
