@@ -24,7 +24,8 @@ from veilstream.contracts.errors import ErasedError, RecordError, TenantError, V
 from veilstream.contracts.records import Admitted, Body, Findings, PolicyPin, Refusal, Sealed
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
-from veilstream.keys.keyring import KeyRing, TenantKeys
+from veilstream.keys.keyring import KeyRing, SealKeys
+from veilstream.keys.session_key import check_session
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
 
@@ -67,8 +68,8 @@ class _Opened:
     """A record whose text can be looked at."""
 
     admitted: Admitted
-    sealing: TenantKeys
-    """The tenant's current keys; what came in may be sealed under retired ones."""
+    sealing: SealKeys
+    """The session's key where it came in under one, else the tenant's current keys; it may have come in under retired ones."""
     body: Body
     plain: bytes
     request: DetectionRequest
@@ -208,11 +209,12 @@ async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Re
 
 def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: Policy) -> _Opened:
     tenant = admitted.envelope.tenant
-    plain = open_record(admitted, agent.keyring.by_id(payload.key_id, tenant).seal)
+    plain = open_record(admitted, agent.keyring.sealed_under(payload.key_id, tenant).seal)
     body = agent.codec.decode(Body, plain)
+    check_session(tenant, body.session, payload.key_id)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    return _Opened(admitted, agent.keyring.of_tenant(tenant), body, plain, request)
+    return _Opened(admitted, agent.keyring.seals_after(payload.key_id, tenant), body, plain, request)
 
 
 def _found(

@@ -8,7 +8,7 @@ from veilstream.contracts import catalogue
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.records import Key
 from veilstream.contracts.step import Record
-from veilstream.policy.erasure import NO_KEY, Erasure
+from veilstream.policy.erasure import NO_KEY, Erasure, destroys_root
 from veilstream.settings import Settings
 
 CODEC = Codec()
@@ -49,10 +49,10 @@ def record(what: str, at_ms: int) -> Record:
 )  # fmt: skip
 def test_a_record_is_due(stands: list[tuple[str, int]], now_ms: int, due: bool) -> None:
     """From so long after the last destroyed key on, until a record stands that much later; a replay says the same."""
-    erasure = Erasure(CODEC, AFTER)
+    erasure = Erasure(CODEC, AFTER, destroys_root)
     for what, at_ms in stands:
         erasure.apply(record(what, at_ms))
-    assert erasure.due(now_ms) is due
+    assert erasure.due(now_ms) == ([(0, NO_KEY)] if due else [])
 
 
 def test_the_default_is_later_than_the_broker_closes_a_segment() -> None:

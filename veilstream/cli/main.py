@@ -25,6 +25,7 @@ from veilstream.cli import (
     ledger,
     policy,
     produce,
+    session,
     stack,
     tenant,
     token,
@@ -46,7 +47,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # they would print local variables, and so text
     rich_markup_mode=None,
 )
-for part in (stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, token, topics, keys, worker):
+for part in (
+    stack,
+    demo,
+    check,
+    produce,
+    verdicts,
+    audit,
+    ledger,
+    dlq,
+    policy,
+    tenant,
+    session,
+    token,
+    topics,
+    keys,
+    worker,
+):
     part.register(app)
 
 

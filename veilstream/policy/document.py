@@ -158,6 +158,9 @@ class Policy(Strict):
         for later in ("recognizers", "allow_list"):
             if not written["detection"][later]:
                 del written["detection"][later]
+        for action in (*written["actions"].values(), written["default_action"]):
+            if action.get("scope") == "session":
+                del action["scope"]
         return rfc8785.dumps(written)
 
     @cached_property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -35,6 +36,7 @@ class Follower:
         self._apply = apply
         self._positions: dict[int, int] = {}
         self._source: AIOKafkaConsumer | None = None
+        self._options: Mapping[str, Any] = {}
         self._reached: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -43,6 +45,7 @@ class Follower:
     async def start(self, options: Mapping[str, Any], timeout_s: float = 120.0) -> None:
         """Return when everything that was in the topic at this moment is applied."""
         self._caught_up = asyncio.get_running_loop().create_future()
+        self._options = options
         self._task = asyncio.create_task(self._follow(options, self._caught_up), name=f"follow {self.topic}")
         await asyncio.wait([self._task, self._caught_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if self._task.done():
@@ -89,6 +92,27 @@ class Follower:
                 ends = await self._source.end_offsets(list(self._reached))
                 async with self._moved:
                     await self._moved.wait_for(lambda: all(self._reached[tp] >= end for tp, end in ends.items()))
+        except (TimeoutError, KafkaError):
+            return False
+        return True
+
+    async def settled(self, partition: int, timeout_s: float) -> bool:
+        """Wait until everything written to a partition by now, committed or not yet, is applied or aborted. False: not in time.
+
+        What was committed together with a record that was read elsewhere is here then: a transaction's parts become visible in
+        any order, and one that is open holds back what stands behind it.
+        """
+        source = None if self._source is None else reader(self._options, committed=False)
+        if source is None:
+            return False
+        place = TopicPartition(self.topic, partition)
+        try:
+            async with asyncio.timeout(timeout_s), AsyncExitStack() as stack:
+                stack.push_async_callback(source.stop)
+                await source.start()
+                end = (await source.end_offsets([place]))[place]
+                async with self._moved:
+                    await self._moved.wait_for(lambda: self._reached.get(place, end) >= end)
         except (TimeoutError, KafkaError):
             return False
         return True

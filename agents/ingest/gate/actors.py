@@ -21,6 +21,11 @@ class Accepted:
     request: Request
     keys: TenantKeys
 
+    @property
+    def at_ms(self) -> int:
+        """When it came to the gate: the broker's time of the input record, of a redrive its own."""
+        return self.given.record.timestamp_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Actors:
