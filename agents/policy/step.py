@@ -128,6 +128,7 @@ class PolicyAgent:
             )
             for key in said.session_keys
         ]  # fmt: skip
+        self._take_erasures(said, record)
         outputs += self._public_keys(State(self._codec, table), said, was_shared=shared)
         if said.redrive is not None:
             outputs.append(self._redrive(said.redrive, said.traceparent))
@@ -138,6 +139,16 @@ class PolicyAgent:
             topic = self._topic(catalogue.AUDIT, State(self._codec, table), tenant)
             outputs.append(self._event(record, command, said, tenant, keys, topic=topic))
         return Done(tuple(outputs), "refused" if said.code else "done")
+
+    def _take_erasures(self, said: Judgement, record: Record) -> None:
+        """The commands behind an erasure find the session erased, also before its entry has come back from the topic.
+
+        Before the transaction has ended: where it does not, the process ends with it, or the command is judged again.
+        """
+        for entry in said.session_keys:
+            if entry.status == "destroyed":
+                home = self._session_home(entry.tenant)
+                self._keyring.sessions.apply(entry.key_id, entry, record.timestamp_ms, home)
 
     async def _missing(self, command: Command) -> tuple[str, ...]:
         """Of the own topics a command asks for, those that are not there or not for this agent. Raises WorldError."""
