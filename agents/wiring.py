@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -27,6 +28,14 @@ from veilstream.runtime.cluster import cluster_id, home_of
 from veilstream.settings import Settings
 
 log = structlog.get_logger("veilstream.agents")
+
+
+_DAY_MS = 24 * 3_600_000
+"""How much this machine's clock may be ahead of the broker's before an entry is passed over that is still wanted."""
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _no_home(_: str) -> int:
@@ -175,7 +184,10 @@ def wire(settings: Settings, *, sessions: bool = True, keep_ms: int = CHAIN_MS) 
 
     followers: tuple[Follower, ...] = (Follower(SCHEMAS, learn), Follower(KEYS, take_key), Follower(STATE, take_state))
     if sessions:
-        followers = (*followers, Follower(SESSION_KEYS, take_session_key))
+        followers = (
+            *followers,
+            Follower(SESSION_KEYS, take_session_key, since_ms=lambda: _now_ms() - keep_ms - _DAY_MS),
+        )
     registry = None if settings.schema_registry is None else ConfluentRegistry(settings.schema_registry)
     framing = None if registry is None else ConfluentFraming(registry)
     services = () if registry is None else (registry,)
