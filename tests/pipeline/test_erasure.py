@@ -73,7 +73,7 @@ async def test_a_session_s_wrapped_key_goes_by_itself(quiet: Chain) -> None:
     session = f"session_{'4' * 32}"
     compact_soon(quiet, catalogue.SESSION_KEYS)
     async with quiet.client() as client:
-        await client.check("Soup", session=session)
+        await client.check("Soup", tenant="demo", session=session)
         rows = [record for record in await committed(client, catalogue.SESSION_KEYS) if record.value is not None]
         wrapped = {entry.wrapped for entry in (client.codec.decode(Key, row.value) for row in rows) if entry.wrapped}
         assert len(wrapped) == 1
@@ -90,7 +90,7 @@ async def test_a_session_s_wrapped_key_goes_by_itself(quiet: Chain) -> None:
         left = [record for record in await committed(client, catalogue.SESSION_KEYS) if record.value is not None]
         assert [client.codec.decode(Key, record.value).wrapped for record in left] == [None]
         assert not holding(quiet, {session.encode()}) - commands(quiet)
-        verdict = await client.check("Soup", session=session)
+        verdict = await client.check("Soup", tenant="demo", session=session)
         assert verdict.decision == "allow"
 
 
