@@ -13,10 +13,10 @@ import pytest
 from agents.detection.step import make_on_failure as detection_on_failure
 from agents.ingest.gate.step import make_on_failure as gate_on_failure
 from agents.ingest.gate.step import make_step as gate_step
-from tests.unit.ingest_world import CODEC, input_record, request, run
+from tests.unit.ingest_world import CODEC, input_record, origin, request, run
 from tests.unit.session_world import HASH, TEXT, A, B, SessionWorld, entries_of, gated_of
 from veilstream.contracts import catalogue
-from veilstream.contracts.bound import open_record, seal_record
+from veilstream.contracts.bound import NOT_YET, open_record, seal_record
 from veilstream.contracts.errors import ErasedError, Fault
 from veilstream.contracts.records import Body, DeadLetter, Gated, Key, Redrive, Verdict
 from veilstream.contracts.sealing import hpke_public_key, hpke_seal
@@ -216,6 +216,20 @@ def test_after_an_erasure_the_session_begins_anew(world: SessionWorld) -> None:
     late, new = world.gated(A, at_ms=5_000) + world.gated(A, at_ms=20_000)
     assert [(r.code, r.fault) for r in gated_of(late).refusals] == [("erased", "erased")]
     assert safe(world.verdict(world.findings(world.admitted(gated_of(new))))) != safe(before)
+
+
+def test_a_redrive_is_not_older_than_its_record(world: SessionWorld) -> None:
+    """Its time is the policy agent's clock's: where that is behind, the session was erased before the record all the same."""
+    world.desk.offset = 10_000
+    world.erase(A)
+    value = request(TEXT, session=A)
+    keys = world.ring.of_tenant("acme")
+    redrive = Redrive(origin(7), 1, "v" * 64, "cmd", "acme", NOT_YET, 20_000)
+    redrive = seal_record(redrive, keys.seal, keys.key_id, value)
+    record = Record(catalogue.REDRIVE, 0, 3, 9_000, b"k", CODEC.encode(redrive))
+    (outcome,) = run(gate_step(world.gate()), Item(record, record))
+    assert isinstance(outcome, Done)
+    assert gated_of(outcome).refusals == ()
 
 
 def letter_in(outputs: Any) -> DeadLetter:

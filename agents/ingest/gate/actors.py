@@ -23,8 +23,8 @@ class Accepted:
 
     @property
     def at_ms(self) -> int:
-        """When it came to the gate: the broker's time of the input record, of a redrive its own."""
-        return self.given.record.timestamp_ms
+        """The broker's time of the input record; of a redrive its own, by the policy agent's clock, which may be behind."""
+        return max(self.given.record.timestamp_ms, self.given.received_ms)
 
 
 @dataclass(frozen=True, slots=True)
