@@ -128,7 +128,7 @@ async def judge(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
 async def _of_tenant(gate: Gate, given: Input, parsed: Parsed) -> Outcome | Accepted:
     """Check, open, check again."""
     if parsed.tenant is None or not is_tenant_id(parsed.tenant):
-        return _to_deadletters(gate, given, parsed)
+        return _to_dead_letters(gate, given, parsed)
     try:
         given = replace(given, token=await _token(gate, given, parsed.tenant))
     except RecordError as exc:
@@ -273,7 +273,7 @@ def _refusal(exc: VeilError) -> Refusal:
     return Refusal(exc.reason_code, str(exc), exc.fault.value)
 
 
-def _to_deadletters(gate: Gate, given: Input, parsed: Parsed) -> Done:
+def _to_dead_letters(gate: Gate, given: Input, parsed: Parsed) -> Done:
     bad_id = Refusal("bad_tenant_id", f"tenant must be {TENANT_ID_FORM}")
     first = parsed.refusals[0] if parsed.tenant is None else bad_id
     failure = Failure(fault=RecordError.fault, code=first.code, reason=first.reason)
