@@ -50,7 +50,7 @@ def a_name(request: DetectionRequest = REQUEST, scope: Scope = SCOPE, lineage: b
 
 
 CONFIGS: dict[str, Any] = {
-    "language": "de", "entities": (), "score_threshold": 0.4, "threats": False, "format_check": False,
+    "language": "de", "entities": (), "threats": False, "format_check": False,
     "profile": "fast", "own": OwnRules("d" * 64, b"{}"),
 }  # fmt: skip
 FIELDS = {"path": "text", "text": "another", "role": "system"}

@@ -80,16 +80,8 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     (`lone_surrogate`; the gate lets none through). Then nothing of the batch is answered, and the caller asks again
     record by record.
     """
-    try:
-        return _detect(batch)
-    except UnicodeEncodeError:  # it holds the text: it must not be raised on
-        raise RecordError(
-            "a text holds a lone UTF-16 surrogate: encode it as UTF-8 properly", code="lone_surrogate"
-        ) from None
-
-
-def _detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     engine = _loaded()
+    _refuse_half_characters(batch)
     per_text = iter(engine.spoken.find(batch))
     detections = []
     for request in batch:
@@ -97,6 +89,17 @@ def _detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
         threats = tuple(threat for text in request.fields for threat in engine.threats.scan(text, request.config))
         detections.append(Detection(findings, threats))
     return detections
+
+
+def _refuse_half_characters(batch: Sequence[DetectionRequest]) -> None:
+    try:
+        for request in batch:
+            for field in request.fields:
+                field.text.encode()
+    except UnicodeEncodeError:  # it holds the text: it must not be raised on
+        raise RecordError(
+            "a text holds a lone UTF-16 surrogate: encode it as UTF-8 properly", code="lone_surrogate"
+        ) from None
 
 
 def supported_entities(language: str = "en") -> tuple[str, ...]:
