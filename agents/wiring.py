@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
 
 from agents.patience import Patience
-from veilstream.contracts.catalogue import KEYS, SCHEMAS, STATE, own_topic
+from veilstream.contracts.catalogue import KEYS, SCHEMAS, SESSION_KEYS, STATE, own_topic
 from veilstream.contracts.codec import Codec
-from veilstream.contracts.errors import ErasedError, TenantError
+from veilstream.contracts.errors import ErasedError, RecordError, TenantError, WorldError
 from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.records import Key, PolicyPin
 from veilstream.contracts.step import Record
 from veilstream.keys.keyring import OPERATIONS, KeyRing
 from veilstream.keys.providers import key_ring, key_service
 from veilstream.keys.service import KeyService
+from veilstream.keys.session_key import owner_in
+from veilstream.keys.sessions import CHAIN_MS
 from veilstream.policy.view import PolicyNotYet, PolicyView
 from veilstream.registry.confluent import ConfluentRegistry
 from veilstream.runtime.app import Follower, Service
-from veilstream.runtime.cluster import cluster_id
+from veilstream.runtime.cluster import cluster_id, home_of
 from veilstream.settings import Settings
 
 log = structlog.get_logger("veilstream.agents")
+
+
+_DAY_MS = 24 * 3_600_000
+"""How much this machine's clock may be ahead of the broker's before an entry is passed over that is still wanted."""
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _no_home(_: str) -> int:
+    return 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,8 @@ class Wiring:
     """What an agent that uses `framing` keeps running."""
 
     patience: Patience = field(default_factory=Patience)
+    session_home: Callable[[str], int] = _no_home
+    """The partition of veil.session-keys where a tenant's keys of sessions stand."""
 
     def own_topics_of(self, topic: str) -> Callable[[], Collection[str]]:
         """The topics that tenants have in the place of this one, as far as is known now."""
@@ -72,6 +89,8 @@ class Wiring:
         destroyed one. Raises WorldError where the key service is away.
         """
 
+        if key_id is not None and owner_in(key_id) is not None:
+            return await self._wait_for_session_key(tenant, key_id)
         # waiting in vain for a key that is named says nothing of the tenant's own
         return await self._wait_for_key(tenant, key_id, who=tenant if key_id is None else f"{tenant}/key")
 
@@ -88,6 +107,26 @@ class Wiring:
             except TenantError:
                 return False
         return True
+
+    async def _wait_for_session_key(self, tenant: str, key_id: str) -> bool:
+        """The key's entry was written before the record that it sealed: when all of that time is read, it is here or nowhere.
+
+        Raises WorldError where a transaction stands open before it: of a worker that died, until another takes over.
+        """
+        knows, follower = self.keyring.sessions.knows, self._follower(SESSION_KEYS)
+        if not knows(key_id):
+            await follower.up_to_now(self.settings.policy_wait_s)
+        if not knows(key_id) and not await follower.settled(self.session_home(tenant), self.settings.policy_wait_s):
+            raise WorldError(
+                "a session's key has not come on veil.session-keys yet: a transaction stands open before it",
+                code="session_keys_behind",
+            )
+        opened = [await self._wait_for_key(tenant, root, who=f"{tenant}/key") for root in self.keyring.roots_of(key_id)]
+        return all(opened) and knows(key_id)
+
+    async def read_session_keys(self) -> bool:
+        """Whether this worker has read keys of sessions up to where they stand now, waiting a while."""
+        return await self._follower(SESSION_KEYS).up_to_now(self.settings.policy_wait_s)
 
     async def wait_for_state(self, tenant: str, offset: int) -> bool:
         """Whether this worker has read the state up to an offset, waiting a while."""
@@ -114,11 +153,14 @@ class Wiring:
         return self.keyring.has(tenant) and self.view.state_offset >= pin.state_offset
 
 
-def wire(settings: Settings) -> Wiring:
-    """Make what an agent needs. Raises ConfigError (no master key, no ARN, no such broker, a registry address that is none)."""
+def wire(settings: Settings, *, sessions: bool = True, keep_ms: int = CHAIN_MS) -> Wiring:
+    """Make what an agent needs. Raises ConfigError (no master key, no ARN, no such broker, a registry address that is none).
+
+    `sessions`: whether it follows their keys too, and keeps them for `keep_ms`.
+    """
     codec = Codec()
     service = key_service(settings)
-    keyring, view = key_ring(settings, service), PolicyView(codec)
+    keyring, view = key_ring(settings, service, keep_ms=keep_ms), PolicyView(codec)
 
     def learn(record: Record) -> None:
         if record.value is not None and record.key is not None and not record.key.startswith(b"topic-id/"):
@@ -128,11 +170,28 @@ def wire(settings: Settings) -> Wiring:
         if record.value is not None:
             keyring.apply(codec.decode(Key, record.value))
 
+    def take_session_key(record: Record) -> None:
+        try:
+            entry = None if record.value is None else codec.decode(Key, record.value)
+        except RecordError:  # agents of the chain write here: what one of them breaks must not end all others
+            log.error("session_key_left_out", partition=record.partition, offset=record.offset, why="undecodable")
+            return
+        key = (record.key or b"").decode(errors="replace")
+        keyring.sessions.apply(key, entry, record.timestamp_ms, record.partition)
+
     def take_state(record: Record) -> None:
         view.apply(record.key or b"", record.value, record.offset)
 
-    followers = (Follower(SCHEMAS, learn), Follower(KEYS, take_key), Follower(STATE, take_state))
+    followers: tuple[Follower, ...] = (Follower(SCHEMAS, learn), Follower(KEYS, take_key), Follower(STATE, take_state))
+    if sessions:
+        followers = (
+            *followers,
+            Follower(SESSION_KEYS, take_session_key, since_ms=lambda: _now_ms() - keep_ms - _DAY_MS),
+        )
     registry = None if settings.schema_registry is None else ConfluentRegistry(settings.schema_registry)
     framing = None if registry is None else ConfluentFraming(registry)
     services = () if registry is None else (registry,)
-    return Wiring(settings, codec, service, keyring, view, cluster_id(settings), followers, framing, services)
+    home = home_of(settings, SESSION_KEYS) if sessions else _no_home
+    return Wiring(
+        settings, codec, service, keyring, view, cluster_id(settings), followers, framing, services, session_home=home
+    )

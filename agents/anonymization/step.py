@@ -38,7 +38,8 @@ from veilstream.contracts.step import (  # fmt: skip
     Record,
     Step,
 )
-from veilstream.keys.keyring import OPERATIONS, KeyRing, TenantKeys
+from veilstream.keys.keyring import OPERATIONS, KeyRing, SealKeys, TenantKeys
+from veilstream.keys.session_key import check_session
 from veilstream.policy.case import DELETED
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
@@ -135,14 +136,24 @@ async def _await_policy(agent: AnonymizationAgent, pin: PolicyPin, tenant: str, 
 def _judged(agent: AnonymizationAgent, item: Item[Findings], payload: Sealed, pin: PolicyPin) -> Done:
     """1. Open. 2. Apply the actions. 3. Decide. 4. Seal for the consumer where the tenant wants it."""
     findings, envelope = item.value, item.value.envelope
-    keys = agent.keyring.by_id(payload.key_id, envelope.tenant)
-    body = agent.codec.decode(Body, open_record(findings, keys.seal))
+    opening = agent.keyring.sealed_under(payload.key_id, envelope.tenant)
+    body = agent.codec.decode(Body, open_record(findings, opening.seal))
+    check_session(envelope.tenant, body.session, payload.key_id)
+    keys, hash_key = _keys(agent.keyring, opening, envelope.tenant)
     policy = agent.view.document(pin.policy, pin.version, pin.digest)
-    safe = anonymize(body.content, findings.findings, policy, HashKey(keys.hash, keys.version))
+    safe = anonymize(body.content, findings.findings, policy, hash_key)
     decision = decide(findings.findings, findings.threats, policy, envelope.mode, findings.layers)
     verdict = _verdict(agent, findings, decision, policy, safe)
     actor = actor_pseudonym(keys, body.user or UNKNOWN_ACTOR)
     return Done(_outputs(agent, item.record, findings, verdict, actor), decision.decision)
+
+
+def _keys(keyring: KeyRing, opening: SealKeys, tenant: str) -> tuple[TenantKeys, HashKey]:
+    """The tenant's keys, which name the actor, and those of keyed hashes. Raises TenantError, ErasedError."""
+    if isinstance(opening, TenantKeys):
+        return opening, HashKey(opening.hash, opening.version)
+    keys, first = keyring.of_tenant(tenant), keyring.sessions.first_of(opening.key_id, tenant)
+    return keys, HashKey(keys.hash, keys.version, first.hash, first.mark)
 
 
 def _verdict(agent: AnonymizationAgent, findings: Findings, decision: Decision, policy: Policy, safe: Safe) -> Verdict:

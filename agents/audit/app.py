@@ -13,7 +13,7 @@ from veilstream.store.audit import AuditStore
 
 def build(settings: Settings) -> Agent[AuditEvent]:
     """The agent, from settings."""
-    w = wire(settings)
+    w = wire(settings, sessions=False)  # its records hold no content
     agent, store = AuditAgent(w.codec, w.keyring, w.cluster), AuditStore(settings.postgres.get_secret_value())
     return Agent(
         name="audit", group="veil-audit", topics=(AUDIT,), decode=lambda record: w.codec.decode(AuditEvent, record.value),

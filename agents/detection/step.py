@@ -31,7 +31,8 @@ from veilstream.contracts.step import CACHED, Done, Failed, Failure, Item, OnFai
 from veilstream.detection.cache.entry import Scope
 from veilstream.detection.model import DETECT, Detection, DetectionConfig, DetectionRequest, OwnRules
 from veilstream.detection.threats.llm.judge import Judge
-from veilstream.keys.keyring import KeyRing, TenantKeys
+from veilstream.keys.keyring import KeyRing, SealKeys
+from veilstream.keys.session_key import check_session
 from veilstream.policy.document import Policy
 from veilstream.policy.view import PolicyView
 
@@ -78,8 +79,8 @@ class _Opened:
     """A record whose text can be looked at."""
 
     admitted: Admitted
-    sealing: TenantKeys
-    """The tenant's current keys; what came in may be sealed under retired ones."""
+    sealing: SealKeys
+    """The session's key where it came in under one, else the tenant's current keys; it may have come in under retired ones."""
     body: Body
     plain: bytes
     asked: Asked
@@ -237,19 +238,21 @@ async def _open(agent: DetectionAgent, admitted: Admitted) -> _Opened | tuple[Re
 
 def _opened(agent: DetectionAgent, admitted: Admitted, payload: Sealed, policy: Policy) -> _Opened:
     tenant = admitted.envelope.tenant
-    plain = open_record(admitted, agent.keyring.by_id(payload.key_id, tenant).seal)
+    plain = open_record(admitted, agent.keyring.sealed_under(payload.key_id, tenant).seal)
     body = agent.codec.decode(Body, plain)
+    check_session(tenant, body.session, payload.key_id)
     fields = text_fields(body.content, named_only=policy.detection.unnamed_fields == "trusted")
     request = DetectionRequest(fields, config_of(policy, admitted))
-    keys = agent.keyring.of_tenant(tenant)
-    return _Opened(admitted, keys, body, plain, Asked(request, _scope(agent, admitted, policy, keys)))
+    sealing = agent.keyring.seals_after(payload.key_id, tenant)
+    return _Opened(admitted, sealing, body, plain, Asked(request, _scope(agent, admitted, policy)))
 
 
-def _scope(agent: DetectionAgent, admitted: Admitted, policy: Policy, keys: TenantKeys) -> Scope | None:
-    """Under what the record's answer may be kept; None: nowhere."""
+def _scope(agent: DetectionAgent, admitted: Admitted, policy: Policy) -> Scope | None:
+    """Under what the record's answer may be kept; None: nowhere. It holds no text, so it is the tenant's, not a session's."""
     if agent.cache is None or not (admitted.envelope.cache and policy.detection.cache):
         return None
     tenant = admitted.envelope.tenant
+    keys = agent.keyring.of_tenant(tenant)
     return Scope(tenant, policy.digest, agent.view.purged(tenant, policy.id), keys.key_id, keys.cache)
 
 

@@ -9,9 +9,10 @@ from agents.policy.step import PolicyAgent
 from agents.wiring import wire
 from veilstream.connection.options import librdkafka_options
 from veilstream.connection.rights import usable_topics
-from veilstream.contracts.catalogue import COMMANDS, DEAD_LETTERS, KEYS, STATE, own_rows
+from veilstream.contracts.catalogue import COMMANDS, DEAD_LETTERS, KEYS, SESSION_KEYS, STATE, own_rows
 from veilstream.contracts.records import Command
-from veilstream.policy.erasure import NO_KEY, Erasure
+from veilstream.keys.sessions import KEPT_MS
+from veilstream.policy.erasure import Erasure, destroys_root, destroys_session
 from veilstream.runtime.app import Agent, Follower, run
 from veilstream.runtime.lookup import Lookup
 from veilstream.runtime.rolling import Rolling
@@ -28,17 +29,23 @@ LOOK_S = 60.0
 
 def build(settings: Settings) -> Agent[Command]:
     """The agent, from settings."""
-    w = wire(settings)
+    w = wire(settings, keep_ms=KEPT_MS)
     letters = Lookup(settings, DEAD_LETTERS)
     policy = PolicyAgent(
-        w.codec, w.key_service, w.keyring, letters=letters.find, cluster=w.cluster, unusable=partial(unusable, settings)
-    )
-    erasure = Erasure(w.codec, int(settings.erased_after_s * 1000))
-    rolling = Rolling(settings, KEYS, NO_KEY, erasure.due, look_s=min(LOOK_S, settings.erased_after_s / 4))
+        w.codec, w.key_service, w.keyring, letters=letters.find, cluster=w.cluster, unusable=partial(unusable, settings),
+        session_home=w.session_home,
+    )  # fmt: skip
+    after_ms, look_s = int(settings.erased_after_s * 1000), min(LOOK_S, settings.erased_after_s / 4)
+    roots = Erasure(w.codec, after_ms, destroys_root)
+    sessions = Erasure(w.codec, after_ms, destroys_session, w.keyring.sessions.dead)
     return Agent(
         name="policy", group="veil-policy", topics=(COMMANDS,), decode=policy.decode, step=policy.step,
         on_failure=policy.on_failure, table=STATE,
-        followers=(*w.followers, Follower(KEYS, erasure.apply)), services=(letters, rolling),
+        followers=(*w.followers, Follower(KEYS, roots.apply), Follower(SESSION_KEYS, sessions.apply)),
+        services=(
+            letters, Rolling(settings, KEYS, roots.due, look_s=look_s),
+            Rolling(settings, SESSION_KEYS, sessions.due, look_s=look_s),
+        ),
         looks_up=(DEAD_LETTERS,), batch_records=BATCH_RECORDS,
     )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """Policy: judges commands, one by one, in one total order.
 
 Reads `veil.commands` (one partition), and of `veil.dead-letters` the one letter that a command names. Writes
-`veil.command.results`, `veil.keys`, `veil.public-keys`, `veil.audit`, `veil.redrive`, `veil.dead-letters`; what is a tenant's
-own on `veil.public-keys.T` and `veil.audit.T` where it has topics of its own. Its table's
-changelog is `veil.state` itself: a row it writes is a row every agent follows.
+`veil.command.results`, `veil.keys`, `veil.session-keys`, `veil.public-keys`, `veil.audit`, `veil.redrive`,
+`veil.dead-letters`; what is a tenant's own on `veil.public-keys.T` and `veil.audit.T` where it has topics of its own. Its
+table's changelog is `veil.state` itself: a row it writes is a row every agent follows.
 Promises: each command has one result, under its id; each that can change something or shows content, and each refused one,
 has one audit event, in the transaction of its result; a refused command writes no state. A letter of one revision is
 redriven once, whatever is repeated. Kafka or the key service away: the partition is held; a tenant's wrapped key that the
@@ -74,9 +74,11 @@ class PolicyAgent:
         letters: Letters,
         cluster: str,
         unusable: Unusable | None = None,
+        session_home: Callable[[str], int],
     ) -> None:
         self._codec = codec
         self._letters = letters
+        self._session_home = session_home
         self._unusable: Unusable = unusable or _none_missing
         self._roots = Roots(key_service, keyring)
         self._keyring = keyring
@@ -119,6 +121,14 @@ class PolicyAgent:
             for key in self._upkeep.outlived(table, record.timestamp_ms):
                 del table[key]
         outputs = [*made, *(Output(catalogue.KEYS, key.key_id.encode(), self._codec.encode(key)) for key in said.keys)]
+        outputs += [
+            Output(
+                catalogue.SESSION_KEYS, key.key_id.encode(), self._codec.encode(key),
+                partition=self._session_home(key.tenant),
+            )
+            for key in said.session_keys
+        ]  # fmt: skip
+        self._take_erasures(said, record)
         outputs += self._public_keys(State(self._codec, table), said, was_shared=shared)
         if said.redrive is not None:
             outputs.append(self._redrive(said.redrive, said.traceparent))
@@ -129,6 +139,16 @@ class PolicyAgent:
             topic = self._topic(catalogue.AUDIT, State(self._codec, table), tenant)
             outputs.append(self._event(record, command, said, tenant, keys, topic=topic))
         return Done(tuple(outputs), "refused" if said.code else "done")
+
+    def _take_erasures(self, said: Judgement, record: Record) -> None:
+        """The commands behind an erasure find the session erased, also before its entry has come back from the topic.
+
+        Before the transaction has ended: where it does not, the process ends with it, or the command is judged again.
+        """
+        for entry in said.session_keys:
+            if entry.status == "destroyed":
+                home = self._session_home(entry.tenant)
+                self._keyring.sessions.apply(entry.key_id, entry, record.timestamp_ms, home)
 
     async def _missing(self, command: Command) -> tuple[str, ...]:
         """Of the own topics a command asks for, those that are not there or not for this agent. Raises WorldError."""

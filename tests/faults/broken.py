@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aiokafka import AIOKafkaProducer
 
@@ -22,7 +22,9 @@ _FOLDER = Path(__file__).parent
 Commit = Callable[..., Awaitable[None]]
 
 
-def environment(broken: Broken | None, mark: Path, *, batch: int = 5, group: str = "") -> dict[str, str]:
+def environment(
+    broken: Broken | Literal["dies"] | None, mark: Path, *, batch: int = 5, group: str = ""
+) -> dict[str, str]:
     """What a worker's environment needs to be broken: how, at which batch, and (in the chain) in which consumer group.
 
     `mark` is the file that tells that it has happened.
@@ -42,6 +44,7 @@ def break_runtime(transaction: Any, environ: Mapping[str, str]) -> None:
         "forgets": _forgets,
         "zombie": _zombie,
         "naive": _naive,
+        "dies": _dies,
     }
     right, wrong = transaction.commit, makers[name](transaction.commit, point)
 
@@ -101,6 +104,19 @@ def _naive(commit: Commit, point: _Point) -> Commit:
         await commit(producer, **batch | {"outputs": [], "writes": {}})
 
     return broken
+
+
+def _dies(commit: Commit, point: _Point) -> Commit:
+    """Not broken: it dies in the middle, all outputs written and nothing committed."""
+
+    async def dying(producer: AIOKafkaProducer, **batch: Any) -> None:
+        if point.reached(batch["outputs"]):
+            await producer.begin_transaction()
+            await _send(producer, batch)
+            os._exit(9)
+        await commit(producer, **batch)
+
+    return dying
 
 
 def _zombie(commit: Commit, point: _Point) -> Commit:

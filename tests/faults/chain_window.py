@@ -12,6 +12,7 @@ of their conversation. Once they have their verdicts, whatever is still missing 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections import Counter
@@ -183,7 +184,7 @@ class Window:
                 await asyncio.sleep(0.2)
 
     async def put(self, client: AsyncClient, conversation: str, *, last: bool = False, text: str = "") -> Origin:
-        """Send one good record of a conversation; its number in the conversation tells the order."""
+        """Send one good record of a conversation; its number in it tells the order. Every other is a session, too."""
         number = self._numbers[conversation] = self._numbers.get(conversation, -1) + 1
         self.sent += 1
         request = {
@@ -192,6 +193,8 @@ class Window:
             "conversation": f"{self.name}-{conversation}",
             "request_id": f"{self.name}.{conversation}.{number}.{'last' if last else 'more'}",
         }
+        if conversation[-1] in "13579":
+            request["session"] = f"session_{hashlib.sha256(request['conversation'].encode()).hexdigest()[:32]}"
         value = json.dumps(request).encode()
         origin = await (await client.append(REQUESTS, conversation.encode(), value))
         self._good.add(origin)

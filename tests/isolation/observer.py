@@ -38,6 +38,7 @@ READ: dict[str, type[Any]] = {
     catalogue.DEAD_LETTERS: DeadLetter,
     catalogue.COMMAND_RESULTS: CommandResult,
     catalogue.KEYS: Key,
+    catalogue.SESSION_KEYS: Key,
     catalogue.REDRIVE: Redrive,
 }
 

@@ -185,7 +185,7 @@ class Rig:
 
     def key_entry(self, tenant: str) -> Key:
         """The tenant's wrapped key as it stands on veil.keys."""
-        entry: Key = self.observer.wait(Key, lambda key: key.tenant == tenant).record
+        entry: Key = self.observer.wait(Key, lambda key: key.tenant == tenant and key.scope == "tenant").record
         return entry
 
     @cached_property

@@ -1,4 +1,4 @@
-"""A deleted tenant's wrapped keys go from the broker's files, though nobody makes a tenant or rotates a key afterwards."""
+"""Wrapped keys of a deleted tenant and of an erased session go from the broker's files, though nothing else is written."""
 
 from __future__ import annotations
 
@@ -66,3 +66,34 @@ async def test_wrapped_keys_go_by_themselves(quiet: Chain) -> None:
         await asyncio.to_thread(veil, "tenant", "create", "next", data=quiet.folder)  # who reads veil.keys reads on
         again = [record for record in await committed(client, catalogue.KEYS) if record.value is None]
         assert len(again) <= len(closing) == 1
+
+
+async def test_a_session_s_wrapped_key_goes_by_itself(quiet: Chain) -> None:
+    """Also where the policy agent is killed before the time; what stays says that the session was erased, and names nobody."""
+    session = f"session_{'4' * 32}"
+    compact_soon(quiet, catalogue.SESSION_KEYS)
+    async with quiet.client() as client:
+        await client.check("Soup", tenant="demo", session=session)
+        rows = [record for record in await committed(client, catalogue.SESSION_KEYS) if record.value is not None]
+        wrapped = {entry.wrapped for entry in (client.codec.decode(Key, row.value) for row in rows) if entry.wrapped}
+        assert len(wrapped) == 1
+        assert holding(quiet, wrapped)
+        await asyncio.to_thread(veil, "session", "erase", "demo", session, "--yes", data=quiet.folder)
+        began = time.monotonic()
+        quiet.kill("policy")
+
+        async def nowhere() -> bool:
+            return not holding(quiet, wrapped)
+
+        await until(nowhere, timeout_s=AFTER_S + COMPACTED_S, what="the wrapped key gone from every file")
+        print(f"gone {time.monotonic() - began:.1f} s after the erasure")
+        left = [record for record in await committed(client, catalogue.SESSION_KEYS) if record.value is not None]
+        assert [client.codec.decode(Key, record.value).wrapped for record in left] == [None]
+        assert not holding(quiet, {session.encode()}) - commands(quiet)
+        verdict = await client.check("Soup", tenant="demo", session=session)
+        assert verdict.decision == "allow"
+
+
+def commands(chain: Chain) -> set[str]:
+    """Files of the topics where an operator names a session, and is answered."""
+    return {name for name, _ in files(chain) if "veil.command" in name}

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import redis
@@ -31,7 +31,9 @@ from veilstream.contracts.errors import RecordError, VeilError
 from veilstream.contracts.records import Admitted, Content, Findings, Gated, Key, Request, Sealed
 from veilstream.contracts.sealing import hpke_seal, hpke_unseal, unseal
 from veilstream.keys.derived import TenantKeys, derive
+from veilstream.keys.keyring import SealKeys
 from veilstream.keys.service import KeyContext, LocalFile
+from veilstream.keys.session_key import opened_session_key, owner_in
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -52,16 +54,36 @@ def planted(what: str) -> str:
     return plain.get(what, f'Zoë"{what}/{os.urandom(6).hex()}')
 
 
-async def keys_to_be_had(client: AsyncClient, chain: Chain) -> dict[str, tuple[bytes, TenantKeys]]:
-    """Every root key that stands on veil.keys in whatever record, superseded ones too, unwrapped with the master key."""
+KeysHad: TypeAlias = dict[str, tuple[dict[str, bytes], SealKeys]]
+"""By id what is secret of a key, and what is derived from it."""
+
+
+async def keys_to_be_had(client: AsyncClient, chain: Chain) -> KeysHad:
+    """Every root key that stands on veil.keys in whatever record, superseded ones too, unwrapped with the master key; and every
+    session's on veil.session-keys that one of those opens."""
     service = LocalFile(chain.settings.keys_folder)
-    found: dict[str, tuple[bytes, TenantKeys]] = {}
+    found: KeysHad = {}
     for record in await committed(client, catalogue.KEYS):
         entry = client.codec.decode(Key, record.value)
         if entry.wrapped is not None:
             root = service.unwrap(entry.wrapped, KeyContext(entry.key_id, entry.tenant, entry.service_key))
-            found[entry.key_id] = (root, derive(root, entry.key_id, entry.version))
+            keys = derive(root, entry.key_id, entry.version)
+            secret = {
+                "root": root, "seal": keys.seal, "hpke": keys.hpke_private, "wrap": keys.wrap, "cache": keys.cache,
+            }  # fmt: skip
+            found[entry.key_id] = (secret, keys)
+    for record in await committed(client, catalogue.SESSION_KEYS):
+        entry = None if record.value is None else client.codec.decode(Key, record.value)
+        _, parent = found.get(entry.parent or "", (None, None)) if entry is not None else (None, None)
+        if entry is not None and entry.wrapped is not None and isinstance(parent, TenantKeys):
+            key = opened_session_key(parent, entry.key_id, entry.wrapped, entry.created_ms)
+            found[entry.key_id] = ({"seal": key.seal, "hash": key.hash}, key)
     return found
+
+
+def of_sessions(keys: KeysHad, tenant: str) -> set[str]:
+    """Ids of the keys of the tenant's sessions."""
+    return {key_id for key_id in keys if key_id.startswith(f"{tenant}/") and owner_in(key_id) is not None}
 
 
 async def sealed_of(client: AsyncClient, tenant: str) -> list[tuple[Sealed, bytes | None]]:
@@ -80,18 +102,18 @@ async def sealed_of(client: AsyncClient, tenant: str) -> list[tuple[Sealed, byte
     return found
 
 
-def openings(
-    sealed: list[tuple[Sealed, bytes | None]], keys: dict[str, tuple[bytes, TenantKeys]], tenant: str
-) -> list[str]:
+def openings(sealed: list[tuple[Sealed, bytes | None]], keys: KeysHad, tenant: str) -> list[str]:
     """Each payload tried with every key, whatever id it names: the ids of those that opened one, payload by payload."""
     opened = []
     for payload, bound_to in sealed:
         for key_id, (_, derived) in keys.items():
             with suppress(VeilError):
-                if bound_to is None:
+                if bound_to is not None:
+                    unseal(derived.seal, payload, bound_to)
+                elif isinstance(derived, TenantKeys):
                     hpke_unseal(derived.hpke_private, payload, tenant)
                 else:
-                    unseal(derived.seal, payload, bound_to)
+                    continue
                 opened.append(key_id)
     return opened
 
@@ -141,13 +163,10 @@ async def test_what_a_producer_seals_is_in_the_clear_nowhere(chain: Chain, clien
 
     keys = await keys_to_be_had(client, chain)
     assert {f"{tenant}/1", f"{tenant}/2"} <= keys.keys()
+    assert len(of_sessions(keys, tenant)) >= 2, "one under each root key"
     secrets = {
-        f"{what} of {key_id}": spellings(raw)
-        for key_id, (root, derived) in keys.items()
-        for what, raw in (
-            ("root", root), ("seal", derived.seal), ("hpke", derived.hpke_private), ("cache", derived.cache)
-        )
-    }  # fmt: skip
+        f"{what} of {key_id}": spellings(raw) for key_id, (secret, _) in keys.items() for what, raw in secret.items()
+    }
     needles = without_doubles(
         [*((name, of_text(word)) for name, word in (words | control).items()), *secrets.items(),
          ("the tenant", of_text(open_tenant)), ("a metric", of_text("veil_processed_records_total"))]
@@ -202,14 +221,16 @@ async def test_nothing_sealed_opens_after_delete(chain: Chain, client: AsyncClie
     keys = await keys_to_be_had(client, chain)
     tried = openings(sealed, keys, tenant)
     assert len(tried) == len(sealed) > 30, "before, each opens with one key"
-    assert set(tried) == {f"{tenant}/1", f"{tenant}/2"}
-    lost = {key_id: derived for key_id, derived in keys.items() if key_id.startswith(f"{tenant}/")}
+    sessions = of_sessions(keys, tenant)
+    assert len(sessions) >= 2
+    assert set(tried) == {f"{tenant}/1", f"{tenant}/2"} | sessions
+    lost = {key_id: secret for key_id, (secret, _) in keys.items() if key_id.startswith(f"{tenant}/")}
     wrapped = {
         entry.wrapped
         for record in await committed(client, catalogue.KEYS)
         if (entry := client.codec.decode(Key, record.value)).tenant == tenant and entry.wrapped
     }
-    assert len(wrapped) == len(lost) == 2
+    assert len(wrapped) == len(lost.keys() - sessions) == 2
 
     veil("tenant", "delete", tenant, "--yes", data=chain.folder)
     compact_soon(chain)
@@ -225,8 +246,7 @@ async def test_nothing_sealed_opens_after_delete(chain: Chain, client: AsyncClie
     after = await keys_to_be_had(client, chain)
     assert openings(sealed, after, tenant) == []
     assert openings(await sealed_of(client, tenant), after, tenant) == []
-    needles = {f"{what} of {key_id}": spellings(raw) for key_id, (root, derived) in lost.items()
-               for what, raw in (("root", root), ("seal", derived.seal), ("hpke", derived.hpke_private))}  # fmt: skip
+    needles = {f"{what} of {key_id}": spellings(raw) for key_id, secret in lost.items() for what, raw in secret.items()}
 
     async def nowhere() -> bool:
         found = await places(chain, without_doubles([("wrapped", {str(n): raw for n, raw in enumerate(wrapped)})]))
@@ -237,8 +257,8 @@ async def test_nothing_sealed_opens_after_delete(chain: Chain, client: AsyncClie
     assert names(found, list(needles)) == set()
 
 
-def compact_soon(chain: Chain) -> None:
-    """veil.keys is compacted as after an hour."""
+def compact_soon(chain: Chain, topic: str = catalogue.KEYS) -> None:
+    """The topic is compacted as after an hour."""
     soon = {
         "max.compaction.lag.ms": "500",
         "segment.ms": "500",
@@ -246,7 +266,7 @@ def compact_soon(chain: Chain) -> None:
         "file.delete.delay.ms": "500",
     }
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in soon.items()]
-    resource = ConfigResource(ResourceType.TOPIC, catalogue.KEYS, incremental_configs=entries)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": chain.settings.bootstrap})
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(timeout=20)

@@ -136,8 +136,8 @@ async def test_agents_with_the_catalogue_s_rights_and_clients_that_ask_them(
         assert b"call me" not in values[0]
 
         await asyncio.to_thread(command, ("tenant.suspend", TENANT, {}), ("tenant.delete", TENANT, {"confirm": TENANT}))
-        await policy.said("segment_closed")
-        assert policy.events("segment_not_closed") == []
+        await policy.said("null_values_appended")
+        assert policy.events("null_values_not_appended") == []
 
 
 async def gated(broker: SecureKafka) -> list[bytes]:

@@ -11,7 +11,8 @@ import orjson
 
 from agents.detection.step import DetectionAgent
 from agents.ingest.admit.step import Admit
-from agents.ingest.gate.step import Gate
+from agents.ingest.gate.gate import Gate
+from agents.ingest.gate.sessions import SessionTopic
 from tests.unit.policy_desk import CODEC, Desk, key_service
 from veilstream.contracts import catalogue
 from veilstream.contracts.identity import Origin
@@ -47,6 +48,8 @@ class World:
         self.follow()
         self.read_on = 0
         """How often the gate asked for the state as it stands."""
+        self.read_sessions = 0
+        """How often the gate asked for keys of sessions as they stand."""
         self.waited_for: list[str] = []
         self.detected: list[Sequence[DetectionRequest]] = []
 
@@ -60,7 +63,22 @@ class World:
         return self.ring.has(tenant)
 
     def gate(self) -> Gate:
-        return Gate(CODEC, self.ring, self.view, CLUSTER, self._wait_for_key, self._wait_for_key, read_on=self._read_on)
+        return Gate(
+            CODEC,
+            self.ring,
+            self.view,
+            CLUSTER,
+            self._wait_for_key,
+            self._wait_for_key,
+            read_on=self._read_on,
+            session_topic=self.session_topic(),
+        )
+
+    def session_topic(self) -> SessionTopic:
+        return SessionTopic(lambda _: 3, self._read_session_keys)
+
+    async def _read_session_keys(self) -> None:
+        self.read_sessions += 1
 
     async def _read_on(self) -> None:
         self.read_on += 1

@@ -61,7 +61,9 @@ class Desk:
     def __post_init__(self) -> None:
         self.ring = KeyRing(self.service)
         self.letters: dict[tuple[int, int], Record] = {}
-        self.agent = PolicyAgent(CODEC, self.service, self.ring, letters=self._letter, cluster="c1")
+        self.agent = PolicyAgent(
+            CODEC, self.service, self.ring, letters=self._letter, cluster="c1", session_home=lambda _: 0
+        )
 
     async def _letter(self, partition: int, offset: int) -> Record | None:
         return self.letters.get((partition, offset))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from agents.ingest.gate.actors import Actors
-from agents.ingest.gate.step import Gate, make_step
+from agents.ingest.gate.gate import Gate
+from agents.ingest.gate.step import make_step
 from tests.unit.actor_oracle import Oracle
 from tests.unit.ingest_world import AT_MS, CLUSTER, World, input_record, request, run
 from tests.unit.policy_desk import CODEC

@@ -30,8 +30,10 @@ from veilstream.contracts.records import (
     Sealed,
 )
 from veilstream.contracts.step import Done, Failure, Item, Record
+from veilstream.keys.derived import derive
 from veilstream.keys.keyring import KeyRing, new_key
 from veilstream.keys.service import KeyContext
+from veilstream.keys.session_key import new_session_key
 from veilstream.runtime.app import Follower
 from veilstream.settings import Settings
 from veilstream.verdicts.dead_letters import dead_letter
@@ -232,3 +234,116 @@ async def test_a_key_that_cannot_be_had_is_not_called_a_strangers() -> None:
         with pytest.raises(VeilError) as caught:
             await opened_request(desk.ring, desk.wiring.wait_for_named_key, request)
         assert caught.value.reason_code == code
+
+
+OWNER = "a" * 32
+
+
+class Sessions(Desk):
+    """A worker whose follower of sessions' keys has read to the end, and to what is not committed there, as a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topic = Follower(catalogue.SESSION_KEYS, lambda _: None)
+        self.asked: list[str] = []
+        self.comes_with: dict[str, Key] = {}
+        self.is_settled = True
+        self.topic.up_to_now = self._up_to_now  # type: ignore[method-assign, assignment]
+        self.topic.settled = self._settled  # type: ignore[method-assign, assignment]
+        self.wiring = replace(self.wiring, followers=(self.follower, self.topic), session_home=lambda _: 7)
+
+    def session(self, at_ms: int = 5) -> Key:
+        parent = derive(b"acme/1".ljust(32), "acme/1", 1)
+        return new_session_key(parent, "acme", OWNER, at_ms)[0]
+
+    def read(self, what: str) -> None:
+        self.asked.append(what)
+        if (one := self.comes_with.get(what)) is not None:
+            self.ring.sessions.apply(one.key_id, one, 5)
+
+    async def _up_to_now(self, timeout_s: float) -> bool:
+        self.read("committed")
+        return True
+
+    async def _settled(self, partition: int, timeout_s: float) -> bool:
+        assert partition == 7
+        self.read("settled")
+        return self.is_settled
+
+
+@pytest.mark.parametrize(
+    ("comes", "asked"), [(None, []), ("committed", ["committed"]), ("settled", ["committed", "settled"])]
+)
+async def test_a_session_s_key_is_read_up_to_its_record(comes: str | None, asked: list[str]) -> None:
+    """As far as it takes and no further; the root key it is under is opened with it."""
+    desk = Sessions()
+    await desk.comes(entry("acme/1"))
+    key = desk.session()
+    desk.comes_with = {comes: key} if comes else {}
+    if comes is None:
+        desk.ring.sessions.apply(key.key_id, key, 5)
+    assert await desk.wiring.wait_for_key("acme", key.key_id)
+    assert desk.asked == asked
+    assert desk.ring.sealed_under(key.key_id, "acme").key_id == key.key_id
+    assert "acme/1" in desk.service.asked
+
+
+async def test_a_key_of_a_session_that_there_is_not_is_told_at_once() -> None:
+    """Everything of the record's time was read: nobody waits for it, and no patience is used up."""
+    desk = Sessions()
+    await desk.comes(entry("acme/1"))
+    for _ in range(3):
+        assert not await desk.wiring.wait_for_key("acme", desk.session().key_id)
+    assert desk.asked == ["committed", "settled"] * 3
+    assert desk.waits == 0
+    with pytest.raises(TenantError):
+        desk.ring.sealed_under(desk.session().key_id, "acme")
+
+
+async def test_an_open_transaction_before_a_session_s_key_holds_the_partition() -> None:
+    """The key was committed with its record and will come: refused, the record would be lost for nothing."""
+    desk = Sessions()
+    await desk.comes(entry("acme/1"))
+    desk.is_settled = False
+    with pytest.raises(WorldError) as caught:
+        await desk.wiring.wait_for_key("acme", desk.session().key_id)
+    assert caught.value.reason_code == "session_keys_behind"
+
+
+async def test_both_root_keys_of_a_session_are_opened() -> None:
+    """After a rotation its present key is under the new one, and pseudonyms come from the first."""
+    desk = Sessions()
+    await desk.comes(entry("acme/1", status="retired"), entry("acme/2", version=2))
+    first = desk.session()
+    second = new_session_key(derive(b"acme/2".ljust(32), "acme/2", 2), "acme", OWNER, 6)[0]
+    for key in (first, second):
+        desk.ring.sessions.apply(key.key_id, key, 6)
+    assert await desk.wiring.wait_for_key("acme", second.key_id)
+    assert {"acme/1", "acme/2"} <= set(desk.service.asked)
+    assert desk.ring.sessions.first_of(second.key_id, "acme").key_id == first.key_id
+
+
+async def test_a_session_whose_root_key_cannot_be_had_waits_for_nobody() -> None:
+    """The tenant's trouble: its records fail closed, as those without a session."""
+    desk = Sessions()
+    desk.service.does["acme/1"] = throttles
+    await desk.comes(entry("acme/1"))
+    key = desk.session()
+    desk.ring.sessions.apply(key.key_id, key, 5)
+    assert not await desk.wiring.wait_for_key("acme", key.key_id)
+    with pytest.raises(TenantError):
+        desk.ring.sealed_under(key.key_id, "acme")
+    await desk.ring.prepare([("acme", key.key_id)])
+
+
+async def test_a_sender_names_no_session_s_key() -> None:
+    """What a producer sealed to is a root key: another id is a stranger's, whatever form it has."""
+    desk = Sessions()
+    await desk.comes(entry("acme/1"))
+    key = desk.session()
+    desk.ring.sessions.apply(key.key_id, key, 5)
+    request = Request("acme", Sealed("HPKE-X25519-HKDF-SHA256-A256GCM", key.key_id, b"", b"x" * 64))
+    with pytest.raises(VeilError) as caught:
+        await opened_request(desk.ring, desk.wiring.wait_for_named_key, request)
+    assert caught.value.reason_code == "sealed_to_unknown_key"
+    assert desk.asked == []

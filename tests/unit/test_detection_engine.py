@@ -154,4 +154,4 @@ def test_keywords_are_the_list_they_were(words: Sequence[str], word: str) -> Non
 def test_configurations_are_hashable_and_default_to_everything() -> None:
     """Texts are grouped by configuration, and one that says nothing asks for all."""
     assert hash(DetectionConfig()) == hash(DetectionConfig(language="en", entities=None))
-    assert DetectionConfig() == DetectionConfig("en", None, None, True, True)
+    assert DetectionConfig() == DetectionConfig("en", None, True, True)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from agents.ingest.gate.step import Gate, make_on_failure, make_step
+from agents.ingest.gate.gate import Gate
+from agents.ingest.gate.step import make_on_failure, make_step
 from agents.ingest.gate.tokens import Tokens
 from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, request, run
 from tests.unit.token_bench import GONE, OTHER, OWN, SET, b64, jwk, key_set, token

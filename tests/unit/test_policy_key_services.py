@@ -110,7 +110,7 @@ def at_a_distance(service: LocalFile) -> Desk:
     """A desk whose key ring opens nothing at once, as with a key service in the network."""
     desk = Desk(service)
     desk.ring = KeyRing(service, at_once=False)
-    desk.agent = PolicyAgent(CODEC, service, desk.ring, letters=desk._letter, cluster="c1")
+    desk.agent = PolicyAgent(CODEC, service, desk.ring, letters=desk._letter, cluster="c1", session_home=lambda _: 0)
     return desk
 
 

@@ -45,8 +45,8 @@ def acme(desk: Desk) -> Desk:
 BAD = [
     ("tenant.creat", "acme", "{}", "unknown_command",
      "the command's kind must be one of operations.init, tenant.create, tenant.show, tenant.list, tenant.update, "
-     "tenant.suspend, tenant.resume, tenant.delete, keys.rotate, token.revoke, policy.set, policy.activate, "
-     "policy.show, policy.list, cache.purge, dlq.show, dlq.redrive, dlq.discard"),
+     "tenant.suspend, tenant.resume, tenant.delete, keys.rotate, token.revoke, session.show, session.erase, "
+     "policy.set, policy.activate, policy.show, policy.list, cache.purge, dlq.show, dlq.redrive, dlq.discard"),
     ("tenant.create", None, "{}", "tenant_required", "the command needs a tenant: name it in the field tenant"),
     ("tenant.create", "ab", "{}", "invalid_tenant", "tenant must be 3 to 50 letters, digits, _ or -"),
     ("tenant.create", "Jane Roe", "{}", "invalid_tenant", "tenant must be 3 to 50 letters, digits, _ or -"),

@@ -207,4 +207,5 @@ def policy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     make_master_key(folder / "keys")
     monkeypatch.setenv("VEIL_KEYS_DIR", str(folder / "keys"))
     monkeypatch.setattr(wiring, "cluster_id", lambda _: "c1")
+    monkeypatch.setattr(wiring, "home_of", lambda *_: lambda _: 0)
     return build(Settings(data_dir=folder))

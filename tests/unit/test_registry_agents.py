@@ -11,7 +11,9 @@ import pytest
 
 from agents.anonymization.step import make_on_failure as fail_closed
 from agents.anonymization.step import make_step as anonymization_step
-from agents.ingest.gate.step import Gate, make_on_failure, make_step
+from agents.ingest.gate.gate import Gate
+from agents.ingest.gate.sessions import SessionTopic
+from agents.ingest.gate.step import make_on_failure, make_step
 from tests.unit.anonymization_world import PERSON, World, record
 from tests.unit.registry_server import answer, cut, hang, serving
 from veilstream.client.decoding import VerdictDecoder
@@ -44,7 +46,17 @@ async def never(*_: object) -> bool:
 
 def gate_with(framing: ConfluentFraming | None) -> Gate:
     world = World()
-    return Gate(CODEC, world.keyring, world.view, "cluster", never, never, framing, read_on=never)
+    return Gate(
+        CODEC,
+        world.keyring,
+        world.view,
+        "cluster",
+        never,
+        never,
+        framing,
+        read_on=never,
+        session_topic=SessionTopic(lambda _: 0, never),
+    )
 
 
 async def judged(gate: Gate, *values: bytes | None) -> list[str]:

@@ -17,14 +17,14 @@ async def test_a_broker_that_is_away_is_asked_again() -> None:
     asked: list[int] = []
     enough = asyncio.Event()
 
-    def due(now_ms: int) -> bool:
+    def due(now_ms: int) -> list[tuple[int, bytes]]:
         asked.append(now_ms)
         if len(asked) == 3:
             enough.set()
-        return True
+        return [(0, b"k")]
 
     before = time.time() * 1000
-    rolling = Rolling(Settings(bootstrap="127.0.0.1:1"), "t", b"k", due, look_s=0.01)
+    rolling = Rolling(Settings(bootstrap="127.0.0.1:1"), "t", due, look_s=0.01)
     await rolling.start()
     async with asyncio.timeout(50):
         await enough.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from veilstream.contracts.records import Key, Sealed
 from veilstream.contracts.sealing import associated_data, hpke_seal, hpke_unseal, seal, unseal
 from veilstream.keys.keyring import KeyRing
 from veilstream.keys.service import KeyContext
+from veilstream.keys.session_key import erasure_entry, new_session_key, owner_of
 
 TEXT = b"call Ada at 0301234"
 ORIGIN = Origin("cluster", "veil.requests", 3, 41)
@@ -183,3 +184,71 @@ def test_after_its_key_is_destroyed_nothing_opens(sealed: Sealed) -> None:
     ring.apply(entry)
     with pytest.raises(ErasedError):
         opened(ring, sealed)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """A ring with sessions, and a payload of acme's first one on veil.gated."""
+
+    ring: KeyRing
+    ids: dict[str, str]
+    """Key ids by whose they are."""
+    sealed: Sealed
+
+    def opened(self, sealed: Sealed, tenant: str = "acme", origin: Origin = ORIGIN, stage: str = "gated") -> bytes:
+        """As an agent opens a payload, whatever key it names."""
+        keys = self.ring.sealed_under(sealed.key_id, tenant)
+        return unseal(keys.seal, sealed, associated_data(tenant, origin, stage, b""))
+
+
+@pytest.fixture(scope="module")
+def sessions(ring: KeyRing) -> Sessions:
+    """Two sessions of acme, one with two keys, one that was erased, and globex's session of the same name."""
+    ids: dict[str, str] = {}
+    for name, tenant, session, at_ms in [
+        ("its own", "acme", "one", 5), ("its session's second", "acme", "one", 6), ("another session's", "acme", "two", 5),
+        ("an erased session's", "acme", "gone", 5), ("another tenant's", "globex", "one", 5),
+    ]:  # fmt: skip
+        entry, _ = new_session_key(ring.of_tenant(tenant), tenant, owner_of(tenant, session), at_ms)
+        ring.sessions.apply(entry.key_id, entry, at_ms)
+        ids[name] = entry.key_id
+    erasure = erasure_entry("acme", owner_of("acme", "gone"), 7)
+    ring.sessions.apply(erasure.key_id, erasure, 7)
+    ids |= {"the tenant's": "acme/2", "the tenant's former": "acme/1", "the operations": "operations/1", "none": ""}
+    ids |= {"no such": ids["its own"][:-4] + "0000", "the erasure's": erasure.key_id}
+    keys = ring.sealed_under(ids["its own"], "acme")
+    sealed = seal(keys.seal, keys.key_id, TEXT, associated_data("acme", ORIGIN, "gated", b""))
+    return Sessions(ring, ids, sealed)
+
+
+def test_no_byte_of_a_session_s_payload_can_be_changed(sessions: Sessions) -> None:
+    """Nonce, ciphertext and tag; untouched it opens."""
+    assert sessions.opened(sessions.sealed) == TEXT
+    for nonce in changed(sessions.sealed.nonce):
+        refused(sessions.ring, lambda held=nonce: sessions.opened(replace(sessions.sealed, nonce=held)), "bad_seal")
+    for text in changed(sessions.sealed.ciphertext):
+        refused(sessions.ring, lambda held=text: sessions.opened(replace(sessions.sealed, ciphertext=held)), "bad_seal")
+
+
+@pytest.mark.parametrize(
+    ("whose", "tenant", "code"),
+    [
+        ("its session's second", "acme", "bad_seal"), ("another session's", "acme", "bad_seal"),
+        ("an erased session's", "acme", "erased"), ("another tenant's", "acme", "key_unavailable"),
+        ("another tenant's", "globex", "bad_seal"), ("its own", "globex", "key_unavailable"),
+        ("its own", "", "key_unavailable"), ("the tenant's", "acme", "bad_seal"), ("the tenant's former", "acme", "bad_seal"),
+        ("the operations", "acme", "key_unavailable"), ("the operations", "", "bad_seal"), ("no such", "acme", "key_unavailable"),
+        ("the erasure's", "acme", "key_unavailable"), ("none", "acme", "key_unavailable"),
+    ],
+)  # fmt: skip
+def test_it_opens_under_its_session_s_key_alone(sessions: Sessions, whose: str, tenant: str, code: str) -> None:
+    """Another key of the session, another session's, the tenant's, another tenant's for a session of that name."""
+    sealed = replace(sessions.sealed, key_id=sessions.ids[whose])
+    refused(sessions.ring, lambda: sessions.opened(sealed, tenant), code)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "gated"])
+def test_a_session_s_payload_opens_at_its_stage_alone(sessions: Sessions, stage: str) -> None:
+    """A record moved from one trusted topic to another is refused, and one put in another's place."""
+    refused(sessions.ring, lambda: sessions.opened(sessions.sealed, stage=stage), "bad_seal")
+    refused(sessions.ring, lambda: sessions.opened(sessions.sealed, origin=replace(ORIGIN, offset=1)), "bad_seal")

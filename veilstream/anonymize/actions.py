@@ -20,10 +20,13 @@ HASH_HEX = 16
 
 @dataclass(frozen=True, slots=True)
 class HashKey:
-    """The tenant's key for keyed hashes. Never logged: `repr` names the version alone."""
+    """The tenant's key for keyed hashes, and the session's where the record names one. Never logged: `repr` has no key."""
 
     key: bytes = field(repr=False)
     version: int
+    session: bytes | None = field(default=None, repr=False)
+    mark: str = ""
+    """What stands in a hash for the session's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,18 @@ def mask(found: Found, key: HashKey) -> str:
 
 
 def keyed_hash(found: Found, key: HashKey) -> str:
-    """`<EMAIL_ADDRESS:16 hex digits:v1>`: HMAC-SHA256 of entity and value under the tenant's hash key, with the key's version.
+    """HMAC-SHA256 of entity and value, and which key it is under: without the key nobody can try values out.
 
-    Equal values of a tenant have equal hashes until the key changes; without the key nobody can try values out.
+    In a record that names a session: `<EMAIL_ADDRESS:16 hex digits:s0a1b2c3d>`, equal for equal values of the session. In any
+    other, and where the policy asks for the tenant's scope: `<EMAIL_ADDRESS:16 hex digits:v1>`, equal within the tenant until its
+    key changes.
     """
-    digest = hmac.new(key.key, f"{found.entity}\x00{found.value}".encode(), hashlib.sha256).hexdigest()
-    return f"<{found.entity}:{digest[:HASH_HEX]}:v{key.version}>"
+    assert isinstance(found.action, policy.Hash)
+    secret, mark = key.key, f"v{key.version}"
+    if key.session is not None and found.action.scope == "session":
+        secret, mark = key.session, key.mark
+    digest = hmac.new(secret, f"{found.entity}\x00{found.value}".encode(), hashlib.sha256).hexdigest()
+    return f"<{found.entity}:{digest[:HASH_HEX]}:{mark}>"
 
 
 def preserve(found: Found, key: HashKey) -> str:

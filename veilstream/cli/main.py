@@ -26,6 +26,7 @@ from veilstream.cli import (
     ledger,
     policy,
     produce,
+    session,
     stack,
     tenant,
     token,
@@ -48,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for part in (
-    stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, token, topics, keys, cache, worker,
+    stack, demo, check, produce, verdicts, audit, ledger, dlq, policy, tenant, session, token, topics, keys, cache, worker,
 ):  # fmt: skip
     part.register(app)
 

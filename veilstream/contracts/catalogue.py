@@ -23,6 +23,7 @@ COMMANDS = "veil.commands"
 COMMAND_RESULTS = "veil.command.results"
 STATE = "veil.state"
 KEYS = "veil.keys"
+SESSION_KEYS = "veil.session-keys"
 PUBLIC_KEYS = "veil.public-keys"
 SCHEMAS = "veil.schemas"
 QUOTAS = "veil.ingest.quotas"
@@ -49,7 +50,7 @@ class Topic(BaseModel):
     key: str
     partitions: Literal["chain"] | int
     timestamps: Literal["LogAppendTime", "CreateTime"]
-    cleanup: Literal["delete", "compact"]
+    cleanup: Literal["delete", "compact", "compact,delete"]
     retention_hours: Literal["forever"] | int
     max_bytes: int
     visibility: Literal["public", "trusted"]
@@ -77,7 +78,7 @@ class Topic(BaseModel):
         if self.visibility == "public" and (not self.writers or any(map(is_person, self.writers))):
             # The broker decompresses what they send and measures that: no batch inflates beyond max_bytes in an agent.
             wanted |= {"compression.type": "uncompressed"}
-        if self.cleanup == "compact":  # small topics that are read from the start: keep them short
+        if self.cleanup != "delete":  # small topics that are read from the start: keep them short
             wanted |= {"segment.ms": "3600000", "min.cleanable.dirty.ratio": "0.1"}
             wanted |= {
                 "max.compaction.lag.ms": "3600000"

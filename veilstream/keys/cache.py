@@ -8,9 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
-from veilstream.keys.derived import TenantKeys
+
+class Named(Protocol):
+    """Anything that is opened under a key id."""
+
+    @property
+    def key_id(self) -> str: ...
+
+
+K = TypeVar("K", bound=Named)
 
 REFRESH_FROM: Final = 0.8
 """Worn this far, a key is opened anew in the background while it is still used."""
@@ -31,21 +39,21 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Entry:
-    keys: TenantKeys
+class _Entry(Generic[K]):
+    keys: K
     since: float
     uses: int = 0
 
 
-class OpenedKeys:
+class OpenedKeys(Generic[K]):
     """Keys by id. Dropping one leaves its bytes to the garbage collector: Python cannot overwrite them."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _Entry[K]] = {}
 
-    def get(self, key_id: str) -> TenantKeys | None:
+    def get(self, key_id: str) -> K | None:
         """The keys, which counts as a use; None where there are none or they are worn out."""
         if self.worn(key_id) >= 1:
             self._entries.pop(key_id, None)
@@ -55,7 +63,7 @@ class OpenedKeys:
         entry.uses += 1
         return entry.keys
 
-    def put(self, keys: TenantKeys) -> None:
+    def put(self, keys: K) -> None:
         """Take up freshly opened keys."""
         self._entries.pop(keys.key_id, None)
         while len(self._entries) >= self._limits.keys:

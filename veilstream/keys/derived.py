@@ -1,7 +1,7 @@
 """What is derived from a root key.
 
 Of a tenant's root key everything else is derived (HKDF-SHA256, RFC 5869), so that destroying one key erases all of it: what
-is sealed between agents, what producers sealed, keyed hashes and pseudonyms.
+is sealed between agents, what producers sealed, keyed hashes and pseudonyms, and the wrapped keys of its sessions.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class TenantKeys:
     """Of what stands for a user or an address in Redis."""
     cache: bytes
     """Of detection's kept answers: their names, and what they are sealed under."""
+    wrap: bytes
+    """Of its sessions' keys."""
 
     def __repr__(self) -> str:
         return f"TenantKeys({self.key_id})"
@@ -48,5 +50,5 @@ def derive(root: bytes, key_id: str, version: int) -> TenantKeys:
 
     return TenantKeys(
         key_id, version, for_use("seal"), for_use("hash"), for_use("actor"), for_use("lane"), for_use("hpke"),
-        for_use("limits"), for_use("cache"),
+        for_use("limits"), for_use("cache"), for_use("wrap"),
     )  # fmt: skip

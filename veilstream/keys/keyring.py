@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -21,8 +21,10 @@ from veilstream.keys.cache import REFRESH_FROM, WAIT_FROM, Limits, OpenedKeys
 from veilstream.keys.derived import TenantKeys, derive
 from veilstream.keys.opening import Opening
 from veilstream.keys.service import KEY_BYTES, REFUSED, KeyContext, KeyService
+from veilstream.keys.session_key import SessionKey, owner_in
+from veilstream.keys.sessions import CHAIN_MS, SessionKeys
 
-__all__ = ["OPERATIONS", "KeyRing", "Limits", "TenantKeys", "derive", "new_key"]
+__all__ = ["OPERATIONS", "KeyRing", "Limits", "SealKeys", "TenantKeys", "derive", "new_key"]
 
 log = structlog.get_logger("veilstream.keys")
 
@@ -31,6 +33,9 @@ OPERATIONS = ""
 OPEN_WAIT_S: Final = 2.0
 _ROUND_S: Final = 5.0
 """How often the operations key is looked after: dead letters and refusals need it at moments when nobody can wait."""
+
+SealKeys: TypeAlias = TenantKeys | SessionKey
+"""What payloads between agents are sealed under: a tenant's root key, or a session's."""
 
 
 def new_key(
@@ -68,7 +73,9 @@ class KeyRing:
         at_once: bool = True,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        keep_ms: int = CHAIN_MS,
     ) -> None:
+        """`keep_ms`: how long keys of sessions are kept, by the broker's clock."""
         self._service = service
         self._at_once = at_once
         self._limits = limits or Limits()
@@ -77,9 +84,11 @@ class KeyRing:
         """Root keys by tenant and id, the latest applied last."""
         self._current: dict[str, str] = {}
         self._first: dict[str, str] = {}
-        self._opened = OpenedKeys(self._limits, clock)
+        self._opened: OpenedKeys[TenantKeys] = OpenedKeys(self._limits, clock)
         self._opening = Opening(service, self._keep, clock)
         self._round: asyncio.TimerHandle | None = None
+        self.sessions = SessionKeys(self.by_id, OpenedKeys(self._limits, clock), keep_ms)
+        """Keys of sessions: opened from memory, where the root key they are under is open."""
 
     def apply(self, entry: Key) -> None:
         """Take up an entry of the topic; compaction may bring those of different keys in any order.
@@ -145,11 +154,25 @@ class KeyRing:
     async def prepare(self, wanted: Iterable[tuple[str, str | None]], *, timeout_s: float = OPEN_WAIT_S) -> None:
         """Open several keys (tenant, key id or None) together, those that are known; before a batch, so that it waits once.
 
-        What one tenant lacks is not told here but by the lookups. Raises WorldError.
+        Of a session's key that is the root key it is under. What one tenant lacks is not told here but by the lookups. Raises
+        WorldError.
         """
-        lacking = {(tenant, key_id) for tenant, key_id in wanted if self._waits_for(tenant, key_id)}
+        roots = ((tenant, root) for tenant, key_id in wanted for root in self.roots_of(key_id))
+        lacking = {(tenant, key_id) for tenant, key_id in roots if self._waits_for(tenant, key_id)}
         if lacking:
             await asyncio.gather(*(self._open_if(tenant, key_id, timeout_s) for tenant, key_id in lacking))
+
+    def roots_of(self, key_id: str | None) -> tuple[str | None, ...]:
+        """The root keys that must be open for a key, of a tenant or a session; None, the one that seals, is one itself."""
+        return (key_id,) if key_id is None or owner_in(key_id) is None else self.sessions.roots_of(key_id)
+
+    def sealed_under(self, key_id: str, tenant: str) -> SealKeys:
+        """Keys to open a payload between agents with: by the id it names, of a tenant or a session."""
+        return self.by_id(key_id, tenant) if owner_in(key_id) is None else self.sessions.by_id(key_id, tenant)
+
+    def seals_after(self, key_id: str, tenant: str) -> SealKeys:
+        """Keys to seal again with what came in under a key: a session's own, else those that seal for the tenant now."""
+        return self.of_tenant(tenant) if owner_in(key_id) is None else self.sessions.by_id(key_id, tenant)
 
     def of_tenant(self, tenant: str) -> TenantKeys:
         """Keys to seal with for a tenant."""

@@ -6,6 +6,7 @@ from veilstream.contracts.errors import ConfigError
 from veilstream.keys.aws_kms import AwsKms
 from veilstream.keys.keyring import KeyRing, Limits
 from veilstream.keys.service import KeyService, LocalFile
+from veilstream.keys.sessions import CHAIN_MS
 from veilstream.settings import Settings
 
 
@@ -22,10 +23,10 @@ def key_service(settings: Settings) -> KeyService:
     return LocalFile(settings.keys_folder)
 
 
-def key_ring(settings: Settings, service: KeyService) -> KeyRing:
+def key_ring(settings: Settings, service: KeyService, *, keep_ms: int = CHAIN_MS) -> KeyRing:
     """A ring with the settings' limits; only the local file is quick enough to be asked in the middle of a step."""
     limits = Limits(settings.key_cache_s, settings.key_cache_uses)
-    return KeyRing(service, at_once=isinstance(service, LocalFile), limits=limits)
+    return KeyRing(service, at_once=isinstance(service, LocalFile), limits=limits, keep_ms=keep_ms)
 
 
 def _by_region(text: str, variable: str) -> dict[str, str]:

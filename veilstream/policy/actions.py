@@ -63,9 +63,11 @@ class Replace(Strict):
 
 
 class Hash(Strict):
-    """Put a hash under the tenant's key in place: equal values stay equal, and nobody without the key can guess them."""
+    """Put a keyed hash in place: equal values stay equal within the scope, and nobody without the key can guess them."""
 
     action: Literal["hash"] = "hash"
+    scope: Literal["session", "tenant"] = "session"
+    """Within what equal values stay equal, in records that name a session; in others it is the tenant."""
 
 
 class Preserve(Strict):

@@ -59,6 +59,7 @@ class Judgement:
     """None: done."""
     writes: Mapping[bytes, bytes] = field(default_factory=dict)
     keys: tuple[Key, ...] = ()
+    session_keys: tuple[Key, ...] = ()
     public_keys: tuple[PublicKey, ...] = ()
     withdrawn: tuple[str, ...] = ()
     """Tenants whose public key is taken back: nobody seals to it any more."""
@@ -80,7 +81,7 @@ class Case:
     author: str
     """Pseudonym of the actor under the operations key: versions belong to no tenant."""
     keyring: KeyRing
-    """For what is sealed in a dead letter."""
+    """For what is sealed in a dead letter, and for sessions."""
     letter: DeadLetter | None = None
     """The dead letter the command names; None: it names none, or there is none any more."""
     missing: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from veilstream.contracts.errors import Fault, RecordError, VeilError
-from veilstream.policy import credentials, dead_letters, purges, tenants
+from veilstream.policy import credentials, dead_letters, purges, sessions, tenants
 from veilstream.policy.activation import activation_of, pin_of, version_of
 from veilstream.policy.bodies import (
     CachePurge,
@@ -141,6 +141,8 @@ KINDS: Mapping[str, Kind] = {
     "tenant.delete": Kind(TenantDelete, tenants.delete, audited=True),
     "keys.rotate": Kind(KeysRotate, credentials.rotate, audited=True),
     "token.revoke": Kind(TokenRevoke, credentials.revoke, audited=True),
+    "session.show": Kind(sessions.SessionNamed, sessions.show, audited=False),
+    "session.erase": Kind(sessions.SessionNamed, sessions.erase, audited=True),
     "policy.set": Kind(PolicySet, _policy_set, audited=True),
     "policy.activate": Kind(PolicyActivate, _policy_activate, audited=True),
     "policy.show": Kind(PolicyShow, _policy_show, audited=False),

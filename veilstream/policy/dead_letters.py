@@ -22,6 +22,7 @@ from veilstream.keys.keyring import OPERATIONS
 from veilstream.policy.bodies import LetterPlace, LetterShow
 from veilstream.policy.case import DELETED, Case, Judgement
 from veilstream.policy.edge import checked, read_json
+from veilstream.policy.sessions import sealing
 from veilstream.policy.state import DISCARDED, OPEN, REDRIVEN, disposition_key, place_of, state_of
 from veilstream.verdicts.dead_letters import open_dead_letter, seal_owned
 from veilstream.verdicts.originals import Original, is_of_input, original_of
@@ -84,10 +85,12 @@ def redrive(case: Case, body: LetterPlace) -> Judgement:
         payload=NOT_YET,
         received_ms=original.received_ms,
     )
+    keys, entries = (None, ()) if original.owner is None else sealing(case, again.tenant, original.owner)
     return Judgement(
         resource(letter.id), f"the record is judged again as revision {revision}",
         _told(case, letter) | {"state": REDRIVEN, "revision": revision, "changed": True},
-        writes=_written(case, letter, REDRIVEN), redrive=seal_owned(case.keyring, again, value), traceparent=original.traceparent,
+        writes=_written(case, letter, REDRIVEN), redrive=seal_owned(case.keyring, again, value, keys),
+        traceparent=original.traceparent, session_keys=entries,
     )  # fmt: skip
 
 

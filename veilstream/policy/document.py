@@ -174,6 +174,9 @@ class Policy(Strict):
                 del written["detection"][later]
         if self.detection.llm == OFF:
             del written["detection"]["llm"]
+        for action in (*written["actions"].values(), written["default_action"]):
+            if action.get("scope") == "session":
+                del action["scope"]
         return rfc8785.dumps(written)
 
     @cached_property

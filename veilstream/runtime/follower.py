@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -30,26 +31,39 @@ class Follower:
     `apply` runs on the event loop and must be quick; the view it fills is then read by steps without locks.
     """
 
-    def __init__(self, topic: str, apply: Callable[[Record], None]) -> None:
+    def __init__(
+        self, topic: str, apply: Callable[[Record], None], *, since_ms: Callable[[], int] | None = None
+    ) -> None:
+        """`since_ms` (since the epoch, asked at the start): what came before that time is not read."""
         self.topic = topic
+        self._since_ms = since_ms
         self._apply = apply
         self._positions: dict[int, int] = {}
         self._source: AIOKafkaConsumer | None = None
+        self._options: Mapping[str, Any] = {}
         self._reached: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._caught_up: asyncio.Future[None] | None = None
 
     async def start(self, options: Mapping[str, Any], timeout_s: float = 120.0) -> None:
-        """Return when everything that was in the topic at this moment is applied."""
+        """Return when everything that was in the topic at this moment is applied.
+
+        Raises WorldError where nothing more is read for `timeout_s`: a long topic takes its time.
+        """
         self._caught_up = asyncio.get_running_loop().create_future()
+        self._options = options
         self._task = asyncio.create_task(self._follow(options, self._caught_up), name=f"follow {self.topic}")
-        await asyncio.wait([self._task, self._caught_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            await self._task
-        if not self._caught_up.done():
-            await self.stop()
-            raise WorldError(f"topic {self.topic} was not read to its end within {timeout_s:.0f} s")
+        while not self._caught_up.done():
+            before = dict(self._positions)
+            await asyncio.wait([self._task, self._caught_up], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                await self._task
+            if not self._caught_up.done() and self._positions == before:
+                await self.stop()
+                raise WorldError(
+                    f"topic {self.topic} was not read to its end: nothing more came within {timeout_s:.0f} s"
+                )
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -93,6 +107,27 @@ class Follower:
             return False
         return True
 
+    async def settled(self, partition: int, timeout_s: float) -> bool:
+        """Wait until everything written to a partition by now, committed or not yet, is applied or aborted. False: not in time.
+
+        What was committed together with a record that was read elsewhere is here then: a transaction's parts become visible in
+        any order, and one that is open holds back what stands behind it.
+        """
+        source = None if self._source is None else reader(self._options, committed=False)
+        if source is None:
+            return False
+        place = TopicPartition(self.topic, partition)
+        try:
+            async with asyncio.timeout(timeout_s), AsyncExitStack() as stack:
+                stack.push_async_callback(source.stop)
+                await source.start()
+                end = (await source.end_offsets([place]))[place]
+                async with self._moved:
+                    await self._moved.wait_for(lambda: self._reached.get(place, end) >= end)
+        except (TimeoutError, KafkaError):
+            return False
+        return True
+
     async def _follow(self, options: Mapping[str, Any], caught_up: asyncio.Future[None]) -> None:
         source = reader(options)
         await source.start()
@@ -100,6 +135,8 @@ class Follower:
             partitions = await self._partitions(options)
             source.assign(partitions)
             await source.seek_to_beginning(*partitions)
+            if self._since_ms is not None:
+                await _seek_to(source, partitions, self._since_ms())
             ends = await source.end_offsets(partitions)
             while True:
                 for tp, records in (await source.getmany(timeout_ms=_POLL_MS, max_records=2000)).items():
@@ -126,3 +163,12 @@ class Follower:
     async def _notify(self) -> None:
         async with self._moved:
             self._moved.notify_all()
+
+
+async def _seek_to(source: AIOKafkaConsumer, partitions: Sequence[TopicPartition], since_ms: int) -> None:
+    """To the first record of that time or later; to the end where there is none."""
+    found = await source.offsets_for_times(dict.fromkeys(partitions, since_ms))
+    ends = await source.end_offsets(partitions)
+    for place in partitions:
+        at = found.get(place)
+        source.seek(place, ends[place] if at is None else at.offset)

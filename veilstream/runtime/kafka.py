@@ -59,13 +59,13 @@ def faust_credentials(options: Mapping[str, Any]) -> Any:
     )
 
 
-def reader(options: Mapping[str, Any]) -> AIOKafkaConsumer:
-    """A reader without a group, of committed records only."""
+def reader(options: Mapping[str, Any], *, committed: bool = True) -> AIOKafkaConsumer:
+    """A reader without a group, of committed records only; else also of those whose transactions are open or were aborted."""
     return AIOKafkaConsumer(
         **options,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        isolation_level="read_committed",
+        isolation_level="read_committed" if committed else "read_uncommitted",
         max_partition_fetch_bytes=OUTPUT_BYTES_MAX,
         fetch_max_wait_ms=500,
     )

@@ -1,11 +1,11 @@
-"""Have a topic's last segment closed by appending to it where nobody else does: the broker compacts closed ones alone."""
+"""Have a topic's last segments closed by appending to them where nobody else does: the broker compacts closed ones alone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -21,18 +21,22 @@ APPEND_S: Final = 30.0
 
 
 class Rolling:
-    """A service: appends `key` with a null value to the topic's partition 0 when `due` says so of a time (ms since the epoch).
+    """A service: appends null values to the topic where `due` names them (partition and key) at a time (ms since the epoch).
 
     Outside of the agent's transactions, so only for records that mean nothing, however often they come. A broker that is away
     is asked again at the next look.
     """
 
     def __init__(
-        self, settings: Settings, topic: str, key: bytes, due: Callable[[int], bool], *, look_s: float = 60.0
+        self,
+        settings: Settings,
+        topic: str,
+        due: Callable[[int], Sequence[tuple[int, bytes]]],
+        *,
+        look_s: float = 60.0,
     ) -> None:
         self._settings = settings
         self._topic = topic
-        self._key = key
         self._due = due
         self._look_s = look_s
         self._task: asyncio.Task[None] | None = None
@@ -51,19 +55,20 @@ class Rolling:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._look_s)
-            if self._due(int(time.time() * 1000)):
+            if wanted := self._due(int(time.time() * 1000)):
                 try:
                     async with asyncio.timeout(APPEND_S):
-                        await self._append()
+                        await self._append(wanted)
                 except Exception as exc:  # noqa: BLE001  looking must not end; the next look tries again
-                    log.warning("segment_not_closed", topic=self._topic, error=type(exc).__name__)
+                    log.warning("null_values_not_appended", topic=self._topic, error=type(exc).__name__)
                 else:
-                    log.info("segment_closed", topic=self._topic)
+                    log.info("null_values_appended", topic=self._topic, records=len(wanted))
 
-    async def _append(self) -> None:
+    async def _append(self, wanted: Sequence[tuple[int, bytes]]) -> None:
         producer = AIOKafkaProducer(**client_options(self._settings), acks="all")
         try:
             await producer.start()
-            await producer.send_and_wait(self._topic, None, key=self._key, partition=0)
+            for partition, key in wanted:
+                await producer.send_and_wait(self._topic, None, key=key, partition=partition)
         finally:
             await producer.stop()

@@ -57,6 +57,16 @@ def _limits(per_day: int, per_second: int) -> Limits:
     )
 
 
+SESSIONS: Final[Mapping[str, int]] = {"starter": 1_000, "standard": 3_000, "enterprise": 10_000, "internal": 10_000}
+"""Sessions of a tenant that may begin in any 24 hours of broker time. Each costs every worker of the chain some 700 bytes for
+fifteen days, whoever invents them: at its bound a starter 10 MB, the largest 100."""
+
+
+def sessions_max(tier: str) -> int:
+    """How many sessions may begin in 24 hours. A tier of a later release counts as the strictest."""
+    return SESSIONS.get(tier, SESSIONS[STRICTEST])
+
+
 STRICTEST: Final = "starter"
 TIERS: Final[Mapping[str, Limits]] = {
     "starter": _limits(1_000, 10),

@@ -29,6 +29,7 @@ from veilstream.contracts.records import (
 )  # fmt: skip
 from veilstream.contracts.verdict_json import content_to_natural, natural_to_json
 from veilstream.keys.keyring import KeyRing
+from veilstream.keys.session_key import owner_in
 from veilstream.verdicts.dead_letters import open_dead_letter, open_owned
 
 GATE = "gate"
@@ -51,6 +52,8 @@ class Original:
     content: bytes | Request
     """The value as it came in, or the request made anew."""
     traceparent: str | None = None
+    owner: str | None = None
+    """Digest of its session, where it was sealed under a key of one."""
 
     @property
     def made_anew(self) -> bool:
@@ -94,9 +97,11 @@ def _found(codec: Codec, keyring: KeyRing, letter: DeadLetter, raw: bytes) -> Or
     if topic == REDRIVE:
         redrive = codec.decode(Redrive, raw)
         value = open_owned(keyring, redrive)
-        return Original(redrive.origin, redrive.revision, letter.tenant, redrive.received_ms, value)
+        owner = owner_in(redrive.payload.key_id)
+        return Original(redrive.origin, redrive.revision, letter.tenant, redrive.received_ms, value, owner=owner)
     if topic not in _CHAIN:
-        return Original(letter.coordinates, 0, letter.tenant, letter.time_ms, raw)
+        owner = None if letter.payload is None else owner_in(letter.payload.key_id)
+        return Original(letter.coordinates, 0, letter.tenant, letter.time_ms, raw, owner=owner)
     held = codec.decode(_CHAIN[topic], raw)
     envelope = held.envelope
     if held.payload is None:
@@ -104,11 +109,12 @@ def _found(codec: Codec, keyring: KeyRing, letter: DeadLetter, raw: bytes) -> Or
             "the record had been refused before it failed, so the chain held no content of it any more: send it again",
             code="letter_empty",
         )
-    plain = open_record(held, keyring.by_id(held.payload.key_id, envelope.tenant).seal)
+    plain = open_record(held, keyring.sealed_under(held.payload.key_id, envelope.tenant).seal)
     request = _request(envelope, codec.decode(Body, plain))
     return Original(
-        envelope.origin, envelope.revision, envelope.tenant, envelope.received_ms, request, envelope.traceparent
-    )
+        envelope.origin, envelope.revision, envelope.tenant, envelope.received_ms, request, envelope.traceparent,
+        owner_in(held.payload.key_id),
+    )  # fmt: skip
 
 
 def _request(envelope: Envelope, body: Body) -> Request:

@@ -111,7 +111,7 @@ async def _judge(admit: Admit, sweep: Sweep, item: Item[Gated]) -> Admitted | Fa
             return _refused(item, over)
         await admit.wait_for_key(tenant, None)  # it may have been rotated since
         pin = admit.view.pin(tenant, gated.envelope.received_ms, gated.envelope.policy)
-        keys = admit.keyring.of_tenant(tenant)
+        keys = admit.keyring.seals_after(gated.payload.key_id, tenant)
     except (RecordError, TenantError, ErasedError) as exc:
         return _refused(item, Refusal(exc.reason_code, str(exc), exc.fault.value))
     return seal_record(Admitted(gated.envelope, None, (), pin), keys.seal, keys.key_id, plain)
@@ -121,7 +121,7 @@ async def _opened(admit: Admit, item: Item[Gated], key_id: str) -> bytes:
     """The body; and from now on the record has been here. Raises RecordError, TenantError, ErasedError, WorldError."""
     gated, tenant = item.value, item.value.envelope.tenant
     await admit.wait_for_key(tenant, key_id)
-    plain = open_record(gated, admit.keyring.by_id(key_id, tenant).seal)
+    plain = open_record(gated, admit.keyring.sealed_under(key_id, tenant).seal)
     replay.remember(admit.codec, item.table, gated.envelope, item.record)
     return plain
 

@@ -21,6 +21,11 @@ class Accepted:
     request: Request
     keys: TenantKeys
 
+    @property
+    def at_ms(self) -> int:
+        """The broker's time of the input record; of a redrive its own, by the policy agent's clock, which may be behind."""
+        return max(self.given.record.timestamp_ms, self.given.received_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Actors:

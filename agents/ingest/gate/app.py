@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from agents.ingest.gate.actors import Actors
-from agents.ingest.gate.step import Gate, make_on_failure, make_step
+from agents.ingest.gate.gate import Gate
+from agents.ingest.gate.sessions import SessionTopic
+from agents.ingest.gate.step import make_on_failure, make_step
 from agents.ingest.gate.tokens import Tokens
 from agents.wiring import log, wire
 from veilstream.cache.actor_log import RedisActorLog
@@ -34,7 +36,7 @@ def build(settings: Settings) -> Agent[Record]:
         actors=None if actor_log is None else Actors(
             actor_log, settings.actor_limits_without_redis == "refuse", QuotaMetrics().refused
         ),
-        read_on=w.read_on,
+        read_on=w.read_on, session_topic=SessionTopic(w.session_home, w.read_session_keys),
     )  # fmt: skip
     return Agent(
         name="gate", group="veil-gate", topics=(REQUESTS, REDRIVE), decode=lambda record: record,

@@ -10,7 +10,7 @@ from veilstream.contracts.sealing import hpke_unseal
 from veilstream.ingest.parse import Parsed, opened
 from veilstream.keys.keyring import KeyRing
 from veilstream.policy.view import PolicyView
-from veilstream.tenancy.ids import is_tenant_id
+from veilstream.tenancy.ids import is_session_id, is_tenant_id
 
 WaitForKey = Callable[[str, str | None], Awaitable[bool]]
 """Waits, bounded, until a tenant's key is known and open here: the one with an id, or the one that seals."""
@@ -50,3 +50,12 @@ async def opened_request(
         reason = "sealed to a key that is not the tenant's: take the present one from veil.public-keys"
         raise RecordError(reason, code="sealed_to_unknown_key") from None
     return opened(request, hpke_unseal(keys.hpke_private, request.payload, request.tenant))
+
+
+def named_session(keyring: KeyRing, parsed: Parsed) -> str | None:
+    """The session that a record names, also inside of what its producer sealed. Raises as that is opened."""
+    request = parsed.request
+    if request is not None and not isinstance(request.payload, Content):
+        keys = keyring.by_id(request.payload.key_id, request.tenant)
+        request, _ = opened(request, hpke_unseal(keys.hpke_private, request.payload, request.tenant))
+    return None if request is None or request.session is None or not is_session_id(request.session) else request.session

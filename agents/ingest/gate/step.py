@@ -1,8 +1,8 @@
 """The gate: what users put on a public topic becomes a trusted, sealed record, or a refusal.
 
 Reads `veil.requests` (any key), `veil.requests.T` of tenants that have topics of their own, and `veil.redrive` (trusted:
-records to be judged again). Writes `veil.gated`, keyed by
-tenant; `veil.dead-letters` where not even a tenant can be read, and beside a refusal where the step raised or a redrive
+records to be judged again). Writes `veil.gated`, keyed by tenant; `veil.session-keys` with a session's first record
+(sessions.py); `veil.dead-letters` where not even a tenant can be read, and beside a refusal where the step raised or a redrive
 cannot be opened.
 Promises: every input record has exactly one outcome for each revision; nothing of its text leaves unsealed; of its headers
 only traceparent and ce_* are known further on. A record that is refused for its token costs its tenant nothing, and tells its
@@ -15,65 +15,38 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from agents.ingest.gate.actors import Accepted, Actors
+from agents.ingest.gate.actors import Accepted
+from agents.ingest.gate.gate import Gate
 from agents.ingest.gate.headers import kept_headers, traceparent
 from agents.ingest.gate.inputs import Input, announced, fresh, is_redrive, opened_value
-from agents.ingest.gate.payload import WaitForKey, keys_of, names_a_stranger, opened_request
+from agents.ingest.gate.letters import AGENT, letter, letters
+from agents.ingest.gate.payload import keys_of, named_session, names_a_stranger, opened_request
+from agents.ingest.gate.sessions import BatchSessions
 from agents.ingest.gate.tenants import foreign, nameless, owner_of, tenant_violations
-from agents.ingest.gate.tokens import Tokens
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import seal_record
-from veilstream.contracts.codec import Codec
 from veilstream.contracts.content import text_fields
 from veilstream.contracts.errors import ErasedError, RecordError, TenantError, VeilError
-from veilstream.contracts.framing import ConfluentFraming
 from veilstream.contracts.identity import Origin, digest_of
 from veilstream.contracts.records import Body, Content, Envelope, Gated, Refusal, Request, TokenUse
 from veilstream.contracts.step import Done, Failed, Failure, Item, OnFailure, Outcome, Output, Record, Step
 from veilstream.ingest.limits import REQUEST_ID
 from veilstream.ingest.parse import Parsed, parse, violations
-from veilstream.keys.keyring import KeyRing, TenantKeys
-from veilstream.policy.view import PolicyView
-from veilstream.telemetry.access import AccessMetrics, uncounted
+from veilstream.keys.keyring import SealKeys
 from veilstream.tenancy.ids import TENANT_ID_FORM, is_tenant_id
 from veilstream.verdicts.dead_letters import dead_letter
 
 T = TypeVar("T")
-AGENT = "gate"
 LANE_BYTES = 16
 """128 bits: two conversations never share a lane by chance, which would only cost order where none was asked for."""
 
 LANE_RECORDS = 32
 """Records without a conversation go on in blocks of this many: spread over all partitions in the long run, and together in the
 short, where one transaction for several of them costs a fraction of one for each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What the gate looks things up in; all of it is handed in."""
-
-    codec: Codec
-    keyring: KeyRing
-    view: PolicyView
-    cluster: str
-    wait_for_key: WaitForKey
-    wait_for_named_key: WaitForKey
-    """The same for an id that a sender names: naming ids that there are not holds up the gate once a minute at most."""
-    framing: ConfluentFraming | None = None
-    """None: no schema registry is configured, and Confluent framing is refused."""
-    tokens: Tokens | None = None
-    """None: tokens are not checked."""
-    region: str | None = None
-    """None: a tenant's region is not checked."""
-    counts: AccessMetrics = field(default_factory=uncounted)
-    actors: Actors | None = None
-    """None: users and addresses have no limits of their own."""
-    read_on: Callable[[], Awaitable[object]] = field(kw_only=True)
-    """Reads the state up to where it stands now, bounded: a tenant's first record may overtake the row that makes it."""
 
 
 def make_step(gate: Gate) -> Step[Record]:
@@ -125,13 +98,15 @@ def make_on_failure(gate: Gate) -> OnFailure:
         parsed = _guarded(lambda: _parsed(gate, record))
         tenant = owner_of(given) or (given.tenant if parsed is None or parsed.tenant is None else parsed.tenant)
         if tenant is None or not is_tenant_id(tenant):
-            return [_letter(gate, given, failure)]
+            return [letter(gate, given, failure)]
         names = (None, None) if parsed is None else (parsed.conversation, parsed.request_id)
         if (stranger := _stranger(gate, given, tenant, failure)) is not None:
             return [_output(gate, given, Gated(_envelope(gate, given, tenant, None, names[1]), None, (stranger,)))]
         refusal = Refusal(failure.code, failure.reason, failure.fault.value)
         envelope = _envelope(gate, given, tenant, *names)
-        return [_output(gate, given, Gated(envelope, None, (refusal,))), _letter(gate, given, failure, tenant)]
+        session = None if parsed is None else _guarded(lambda: named_session(gate.keyring, parsed))
+        own = letters(gate, given, failure, tenant, session)
+        return [_output(gate, given, Gated(envelope, None, (refusal,))), *own]
 
     return on_failure
 
@@ -177,12 +152,25 @@ async def _within_limits(gate: Gate, judged: Sequence[Outcome | Accepted]) -> Se
     """The batch's outcomes: what was accepted is sealed, or refused for its user or address."""
     accepted = [one for one in judged if isinstance(one, Accepted)]
     refusals = iter([None] * len(accepted) if gate.actors is None else await gate.actors.refusals(gate.view, accepted))
-    return [_limited(gate, one, next(refusals)) if isinstance(one, Accepted) else one for one in judged]
+    sessions = await _sessions(gate, accepted)
+    return [_limited(gate, one, next(refusals), sessions) if isinstance(one, Accepted) else one for one in judged]
 
 
-def _limited(gate: Gate, one: Accepted, refusal: Refusal | None) -> Done:
+async def _sessions(gate: Gate, accepted: Sequence[Accepted]) -> BatchSessions:
+    sessions = gate.sessions()
+    if any(sessions.unknown(one.keys, one.request.tenant, one.request.session, one.at_ms) for one in accepted):
+        await sessions.read_on()
+    return sessions
+
+
+def _limited(gate: Gate, one: Accepted, refusal: Refusal | None, sessions: BatchSessions) -> Done:
     if refusal is None:
-        return Done((_accepted(gate, one.keys, one.given, one.request),), "accepted")
+        try:
+            keys, entries = sessions.sealing(one.keys, one.request.tenant, one.request.session, one.at_ms)
+        except (RecordError, TenantError, ErasedError) as exc:
+            refusal = _refusal(exc)
+        else:
+            return Done((_accepted(gate, keys, one.given, one.request), *entries), "accepted")
     envelope = _envelope(gate, one.given, one.request.tenant, one.request.conversation, one.request.request_id)
     return Done((_output(gate, one.given, Gated(envelope, None, (refusal,))),), "refused")
 
@@ -212,7 +200,7 @@ def _stranger(gate: Gate, given: Input, tenant: str, failure: Failure) -> Refusa
     return None
 
 
-def _accepted(gate: Gate, keys: TenantKeys, given: Input, request: Request) -> Output:
+def _accepted(gate: Gate, keys: SealKeys, given: Input, request: Request) -> Output:
     assert isinstance(request.payload, Content)
     body = Body(
         request.payload, request.user, request.session, request.conversation, request.source_address, request.metadata
@@ -289,13 +277,7 @@ def _to_dead_letters(gate: Gate, given: Input, parsed: Parsed) -> Done:
     bad_id = Refusal("bad_tenant_id", f"tenant must be {TENANT_ID_FORM}")
     first = parsed.refusals[0] if parsed.tenant is None else bad_id
     failure = Failure(fault=RecordError.fault, code=first.code, reason=first.reason)
-    return Done((_letter(gate, given, failure),), "dead_letter")
-
-
-def _letter(gate: Gate, given: Input, failure: Failure, tenant: str | None = None) -> Output:
-    return dead_letter(
-        gate.codec, gate.keyring, AGENT, given.record, failure, gate.cluster, tenant, given.origin, given.revision
-    )
+    return Done((letter(gate, given, failure),), "dead_letter")
 
 
 def _guarded(read: Callable[[], T]) -> T | None:

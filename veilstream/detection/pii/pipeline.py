@@ -7,7 +7,7 @@ it does not know, and whatever else Presidio can hold as an NLP engine, through 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Final
@@ -22,6 +22,9 @@ BATCH_TEXTS: Final = 50
 """Texts in one call of the models: above this the gain is gone and the caches suffer."""
 BATCH_CHARACTERS: Final = 100_000
 """Code points in one call, unless a single text is longer: bounds memory (some 3 kB a code point at worst)."""
+
+NEW_STRINGS: Final = 20_000
+"""Strings a vocabulary learns before they are given up: some 9 MB with their words. Not after each call: making words is dear."""
 
 LEMMATIZING: Final = ("tagger", "parser", "attribute_ruler", "lemmatizer")
 """Components that make lemmas, and read nothing but each other and the token vectors."""
@@ -56,10 +59,18 @@ class Stages:
         self._lemmas, self._kinds = lemmas.Lemmas(nlp), WordKinds(nlp)
         self.labels = self._names.labels
         """The label of each of the entity model's moves."""
+        self._own_strings = len(nlp.vocab.strings)
+        self._learned = ExitStack()
+        self._learned.enter_context(nlp.memory_zone())
 
-    def memory_zone(self) -> AbstractContextManager[Any]:
-        """What the pipeline learns within is forgotten at its end, and no document of it may be used after."""
-        return self._nlp.memory_zone()  # type: ignore[no-any-return]
+    def forget(self) -> None:
+        """Give up the words that texts taught the pipeline's vocabulary, once they are many; else spaCy keeps all of them.
+
+        No document read before may be used after.
+        """
+        if len(self._nlp.vocab.strings) - self._own_strings > NEW_STRINGS:
+            self._learned.close()
+            self._learned.enter_context(self._nlp.memory_zone())
 
     def read(self, text: str) -> Any:
         """The text's tokens."""

@@ -77,10 +77,7 @@ class PiiSearch:
         Raises `TenantError` for an entity or language the engine has not, `RecordError` (`pattern_timeout`) when a
         pattern ran out of time on a text.
         """
-        with self._selections.memory_zone():
-            return self._find(texts)
-
-    def _find(self, texts: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Finding, ...]]:
+        self._selections.forget()
         found: list[tuple[Finding, ...]] = [()] * len(texts)
         searches = [
             self._search(place, text, config)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -69,16 +68,13 @@ class Selections:
         self.select = lru_cache(maxsize=1024)(self._select)
         self.supported = lru_cache(maxsize=64)(self._supported)
 
-    @contextmanager
-    def memory_zone(self) -> Iterator[None]:
-        """Within it the pipelines learn words for the time being: spaCy else keeps every word it ever saw.
+    def forget(self) -> None:
+        """Keep what texts taught the pipelines within bounds.
 
-        Only of pipelines whose parts are known: what others keep of a text may point at its words.
+        Only of those whose parts are known: what others keep of a text may point at its words.
         """
-        with ExitStack() as zones:
-            for stages in self._stages.values():
-                zones.enter_context(stages.memory_zone())
-            yield
+        for stages in self._stages.values():
+            stages.forget()
 
     def _supported(self, language: str, profile: Profile = "parity") -> tuple[str, ...]:
         """Every entity some recognizer of the language and profile finds, sorted.
