@@ -78,9 +78,9 @@ async def test_each_record_gets_its_own_judgement(world: World) -> None:
     async with providers(Server(usually=by_text), providers=("openai",)) as judging:
         good, poison, bad = await findings(agent_of(world, judging), *items)
     assert [r.code for r in poison.refusals] == ["pattern_timeout"]
-    rules, model = Layer("heuristics", SPOKE), "gpt-5.4-mini"
-    assert good.layers == (rules, Layer("llm", SPOKE, "openai", model, "none", 0.9))
-    assert bad.layers == (rules, Layer("llm", SPOKE, "openai", model, "data_extraction", 0.97))
+    rules, model = (Layer("heuristics", SPOKE), Layer("model", SPOKE)), "gpt-5.4-mini"
+    assert good.layers == (*rules, Layer("llm", SPOKE, "openai", model, "none", 0.9))
+    assert bad.layers == (*rules, Layer("llm", SPOKE, "openai", model, "data_extraction", 0.97))
     assert (good.threats, [threat.rule for threat in bad.threats]) == ((), ["llm.openai"])
     assert (good.strategy, poison.strategy, poison.layers) == ("heuristics", "", ())
     assert 0 <= good.complexity < 0.2

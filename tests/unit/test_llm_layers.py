@@ -58,6 +58,14 @@ def test_each_sign_counts(simpler: str, more: str) -> None:
     assert complexity_of([TextField("text", more)], ()) > complexity_of([TextField("text", simpler)], ())
 
 
+def test_a_system_message_makes_no_record_complex() -> None:
+    """It is full of instructions, and the same in each request: what others say beside it decides."""
+    question = TextField("messages[1].content", SIMPLE, "user")
+    for role, simple in [("system", True), ("developer", True), ("user", False), ("tool", False)]:
+        fields = [TextField("messages[0].content", PARANOID, role), question]
+        assert (strategy_of(complexity_of(fields, ())) == "heuristics") == simple
+
+
 def test_what_was_found_makes_a_text_complex() -> None:
     """A doubtful sign of the rules is the case for another opinion."""
     assert complexity_of([TextField("text", SIMPLE)], (threat(0.5),)) >= 0.5
@@ -109,17 +117,20 @@ async def test_the_policys_order_is_kept() -> None:
     async with world(server) as one:
         detection = await one.one(case(llm=LlmPart(providers=(GEMINI, ANTHROPIC, OPENAI), ask_from="heuristics")))
     assert asked(detection) == [(GEMINI, "server_error"), (ANTHROPIC, "bad_answer"), (OPENAI, SPOKE)]
-    assert [row.model for row in detection.layers[1:]] == ["gemini-3.8-flash", "claude-haiku-5-5", "gpt-5.4-mini"]
+    assert [row.model for row in detection.layers[2:]] == ["gemini-3.8-flash", "claude-haiku-5-5", "gpt-5.4-mini"]
 
 
 @pytest.mark.parametrize("sources", [("heuristics",), ("model",), ("heuristics", "model"), ()])
 async def test_the_layers_before_are_named(sources: tuple[str, ...]) -> None:
-    """Rules always; whoever else found something, with its surest sign. Off: nobody, no complexity, no strategy."""
+    """Rules and model always, with their surest sign; advice is none. Off: nobody, no complexity, no strategy."""
     threats = [Threat("c", "text", 0, 1, n / 10, source, "r") for source in sources for n in (3, 1)]
+    threats.append(Threat("roles", "text", 0, 1, 0.0, "format", "r"))
     async with world(providers=()) as one:
         detection = await one.one(case(SIMPLE, *threats, llm=LlmPart()))
         off = await one.one(case(SIMPLE, llm=LlmPart(), config=DetectionConfig(threats=False)))
-    assert {row.name: row.confidence for row in detection.layers} == {"heuristics": 0.0} | dict.fromkeys(sources, 0.3)
+    assert {row.name: row.confidence for row in detection.layers} == {
+        "heuristics": 0.0, "model": 0.0, **dict.fromkeys(sources, 0.3),
+    }  # fmt: skip
     assert (off.layers, off.complexity, off.strategy) == ((), 0.0, "")
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from veilstream.contracts.records import Layer
 
 HEURISTICS: Final = "heuristics"
+MODEL: Final = "model"
 LLM: Final = "llm"
 
 HEURISTICS_ONLY, BALANCED, COMPREHENSIVE, PARANOID = "heuristics", "balanced", "comprehensive", "paranoid"

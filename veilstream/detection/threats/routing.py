@@ -22,6 +22,8 @@ from veilstream.contracts.records import Threat
 
 BOUNDS: Final = ((0.2, HEURISTICS_ONLY), (0.5, BALANCED), (0.8, COMPREHENSIVE))
 """Below which complexity each strategy holds; above all of them: paranoid."""
+OPERATORS: Final = frozenset({"system", "developer"})
+"""Roles whose texts make no record complex: a system message is full of instructions, and the same in each request."""
 LOOKED_AT: Final = 20_000
 """Bytes of one record, three quarters of them from its beginning: half a millisecond's worth."""
 _BEGINNING: Final = LOOKED_AT * 3 // 4
@@ -84,7 +86,7 @@ _LENGTH: Final = 0.35
 
 def complexity_of(fields: Sequence[TextField], threats: Sequence[Threat]) -> float:
     """0 to 1. What was found already counts as well: a text with a doubtful sign is the one to look at again."""
-    whole = "\n".join(field.text for field in fields).encode(errors="replace")
+    whole = "\n".join(field.text for field in fields if field.role not in OPERATORS).encode(errors="replace")
     text = whole if len(whole) <= LOOKED_AT else whole[:_BEGINNING] + whole[_BEGINNING - LOOKED_AT :]
     severity = max((threat.confidence for threat in threats), default=0.0)
     score = _LENGTH * len(text) / LOOKED_AT + sum(sign.weight * sign.share(text) for sign in _SIGNS)

@@ -24,6 +24,7 @@ from veilstream.contracts.layers import (
     HEURISTICS,
     HEURISTICS_ONLY,
     LLM,
+    MODEL,
     NOT_NEEDED,
     PARANOID,
     SPOKE,
@@ -212,10 +213,11 @@ def _routed(case: Case) -> _Work:
 
 
 def _local_layers(threats: Sequence[Threat]) -> list[Layer]:
-    """Rules always speak; of whoever else found something, the surest sign."""
-    surest: dict[str, Threat | None] = {HEURISTICS: None}
+    """Rules and model always speak; of whoever found something, the surest sign. Advice accuses nobody and is no layer's."""
+    surest: dict[str, Threat | None] = {HEURISTICS: None, MODEL: None}
     for threat in sorted(threats, key=lambda threat: threat.confidence):
-        surest[threat.source] = threat
+        if threat.confidence > 0:
+            surest[threat.source] = threat
     return [
         Layer(source, SPOKE)
         if sign is None

@@ -14,6 +14,7 @@ import re2
 
 from veilstream.contracts.content import TextField
 from veilstream.contracts.records import Threat
+from veilstream.detection.threats.routing import OPERATORS
 
 SOURCE: Final = "judge"
 CATEGORY: Final = "instruction_override"
@@ -78,7 +79,7 @@ def steering(fields: Sequence[TextField]) -> tuple[Threat, ...]:
     return tuple(
         Threat(CATEGORY, field.path, match.start(), match.end(), sign.confidence, SOURCE, sign.rule)
         for field in fields
-        if field.role != "system"
+        if field.role not in OPERATORS
         for sign, pattern in _PATTERNS
         for match in islice(pattern.finditer(field.text), _SPANS_MAX)
     )
