@@ -165,7 +165,9 @@ GOOD = {
     [
         pytest.param({"category": "other"}, "rule x.y: category must be one of", id="category"),
         pytest.param({"severity": "huge"}, "rule x.y: severity must be one of", id="severity"),
-        pytest.param({"languages": [False]}, "rule x.y: languages must be a list of codes", id="language `no`, unquoted"),
+        pytest.param(
+            {"languages": [False]}, "rule x.y: languages must be a list of codes", id="language `no`, unquoted"
+        ),
         pytest.param({"confidence": 0}, "rule x.y: confidence must be a number above 0", id="confidence"),
         pytest.param({"near_misses": ["a"]}, "rule x.y: it needs at least two examples", id="one near-miss"),
         pytest.param({"pattern": "<nobody> x"}, "rule x.y: its pattern uses the word list 'nobody'", id="word list"),

@@ -21,6 +21,8 @@ Choice: TypeAlias = frozenset[str]
 COMMON: Final = {word: 1 / (rank + 1) for rank, word in enumerate(KNOWN)}
 TOGETHER: Final = 10
 """Rules in one automaton: its states hold which of them were met, so their number doubles with each."""
+ONE_BY_ONE: Final = 16
+"""Literals of a second choice that are looked for by themselves, in less time than the rule takes."""
 GROUPS: Final = re.compile(r"\\p\{?\^?[A-Z][a-z]?\}?")
 """RE2's Unicode classes, which Python's reader does not know: any class does for it."""
 
@@ -32,8 +34,9 @@ class Gate:
         options = re2.Options()
         options.case_sensitive = False
         needs = [needed(pattern) for pattern in patterns]
-        self._always = [number for number, choice in enumerate(needs) if choice is None]
-        gated = [(number, choice) for number, choice in enumerate(needs) if choice is not None]
+        self._always = [number for number, choices in enumerate(needs) if not choices]
+        self._also = {number: _short_choice(choices[1:]) for number, choices in enumerate(needs)}
+        gated = [(number, choices[0]) for number, choices in enumerate(needs) if choices]
         self._sets: list[tuple[Any, list[int]]] = []
         for first in range(0, len(gated), TOGETHER):
             share = gated[first : first + TOGETHER]
@@ -48,16 +51,29 @@ class Gate:
         found = list(self._always)
         for literals, numbers in self._sets:
             found += [numbers[at] for at in literals.Match(data) or ()]
-        return sorted(found)
+        low = data.lower()
+        return sorted(number for number in found if _holds_one(low, self._also[number]))
 
 
-def needed(pattern: str) -> Choice | None:
-    """Literals (lower case) of which each match of an RE2 `pattern` holds one, the rarest ones; None if there are none."""
+def needed(pattern: str) -> list[Choice]:
+    """What each match of an RE2 `pattern` holds: of each choice one literal (lower case). The rarest choice is the first."""
     try:
         items = list(_parser.parse(GROUPS.sub(r"\\w", pattern)))
     except re.error:
-        return None  # written in what only RE2 knows: the pattern is looked for in every text
-    return _of_sequence(items)
+        return []  # written in what only RE2 knows: the pattern is looked for in every text
+    return sorted(_choices(items), key=_cost)
+
+
+def _short_choice(choices: Iterable[Choice]) -> tuple[bytes, ...]:
+    """The first that is quick to look for one by one; empty: none."""
+    for choice in choices:
+        if len(choice) <= ONE_BY_ONE and all(literal.isascii() for literal in choice):
+            return tuple(sorted(literal.encode() for literal in choice))
+    return ()
+
+
+def _holds_one(low: bytes, literals: tuple[bytes, ...]) -> bool:
+    return not literals or any(literal in low for literal in literals)
 
 
 def _choices(items: Iterable[tuple[Any, Any]]) -> set[Choice]:

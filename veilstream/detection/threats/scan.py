@@ -19,8 +19,9 @@ from veilstream.detection.threats.rules import FORMAT, Rule
 SOURCE: Final = "heuristics"
 SPANS_MAX: Final = 16
 """Spans reported for one rule in one text; more say nothing new, and a text of braces only would make thousands."""
-AUTOMATON_BYTES: Final = 64 << 20
-"""Memory that each rule's automaton may grow to; RE2 drops its states and goes on when they do not fit."""
+AUTOMATON_BYTES: Final = 8 << 20
+"""Memory that each rule's automaton may grow to; RE2 drops its states and goes on when they do not fit. Eight times as much
+made nothing faster, and a hundred rules would fill the memory of a worker."""
 
 
 class ThreatScan:

@@ -7,14 +7,19 @@ import unicodedata
 from pathlib import Path
 from typing import Final
 
-from veilstream.detection.threats.folding.view import Piece
+from veilstream.detection.threats.folding.view import Piece, apart
 
 NON_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 CONTROL: Final = re.compile(r"\u202e(?P<override>[^\u202c\n]*)\u202c?|[\x00-\x08\x0e-\x1f\x7f]+|[^\x00-\x7f\u202e]+")
-UNTIDY: Final = re.compile(
-    r"[ \t\r\f\v]*\n[ \t\r\f\v]*(?P<blank>\n\s*)?|[ \t\r\f\v]{2,}|[\t\r\f\v]|\*+|`+|__+|\.{2,}[ ]?"
-)
-"""A line break is a space, an empty line ends a paragraph; emphasis and rows of dots go."""
+BREAKS: Final = re.compile(r"[\t\n\r\f\v]+(?:[ ]+[\t\n\r\f\v]+)*")
+UNTIDY: Final = {
+    "*": re.compile(r"\*+"),
+    "`": re.compile(r"`+"),
+    "__": re.compile(r"__+"),
+    "  ": re.compile(r"  +"),
+    "..": re.compile(r"\.\.+ ?"),
+}
+"""By what each begins with, which tells quickly whether a text has it."""
 TAGS: Final = range(0xE0020, 0xE007F)
 """Invisible copies of ASCII: what they spell is read."""
 MARKS: Final = (
@@ -82,11 +87,20 @@ def plain(text: str) -> list[Piece]:
 
 
 def tidy(text: str) -> list[Piece]:
-    """White space and markdown made simple."""
-    return [
-        (*match.span(), "\n" if match.lastgroup else " " if match[0][0].isspace() or match[0][0] == "." else "")
-        for match in UNTIDY.finditer(text)
-    ]
+    """White space and markdown made simple: a line break is a space, an empty line ends a paragraph, rows of dots go."""
+    pieces: list[Piece] = []
+    for match in BREAKS.finditer(text):
+        start, end = match.span()
+        while start and text[start - 1] == " ":
+            start -= 1
+        while end < len(text) and text[end] == " ":
+            end += 1
+        pieces.append((start, end, "\n" if match[0].count("\n") > 1 else " "))
+    for first, pattern in UNTIDY.items():
+        if first in text:
+            new = " " if first in ("  ", "..") else ""
+            pieces += [(*match.span(), new) for match in pattern.finditer(text)]
+    return apart(pieces)
 
 
 def latin(text: str) -> list[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -55,6 +55,15 @@ class View:
             place = first + position - self._starts[at]
             return place, place + 1
         return first, last
+
+
+def apart(pieces: Iterable[Piece]) -> list[Piece]:
+    """In order, without those that overlap an earlier one."""
+    kept: list[Piece] = []
+    for piece in sorted(pieces):
+        if not kept or piece[0] >= kept[-1][1]:
+            kept.append(piece)
+    return kept
 
 
 def rewritten(kind: str, parent: View, pieces: Sequence[Piece], even: bool = False) -> View | None:

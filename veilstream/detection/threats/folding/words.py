@@ -15,13 +15,14 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from veilstream.detection.threats.folding.view import Piece
+from veilstream.detection.threats.folding.view import Piece, apart
 
 KNOWN: Final = {
     word: math.log(rank + 10) + 2
     for rank, word in enumerate(Path(__file__).with_name("words.txt").read_text(encoding="utf-8").split(), start=1)
 }
 """Common words, with what each costs when letters are split: rarer words more."""
+KNOWN_SET: Final = frozenset(KNOWN)
 WORD_MAX: Final = 20
 UNKNOWN_LETTER: Final = 12.0
 """Cost of a letter that belongs to no word, above that of any word."""
@@ -112,10 +113,10 @@ def _gap(gap: str, usual: str) -> str:
     return " "
 
 
-def whole(text: str, splitter: Splitter) -> list[Piece]:
+def whole(text: str, hints: frozenset[str], splitter: Splitter) -> list[Piece]:
     """Words torn by separators (`ig-nore`, `sy stem`) made whole, and glued ones (`ignoreallrules`) taken apart."""
     pieces: list[Piece] = []
-    for start, end in _parted(text):
+    for start, end in _parted(text) if "parted" in hints else ():
         chunks = LETTERS.findall(text, start, end)
         if all(chunk.lower() in KNOWN for chunk in chunks):
             new = " ".join(chunks) if len(chunks) > 2 else None
@@ -123,18 +124,18 @@ def whole(text: str, splitter: Splitter) -> list[Piece]:
             new = _joined("".join(chunks), len(chunks) + 1 if len(chunks) > 2 else 0, splitter)
         if new:
             pieces.append((start, end, new))
-    for match in SHORTS.finditer(text) if _looks_torn(text) else ():
+    for match in SHORTS.finditer(text) if "shorts" in hints and _looks_torn(text) else ():
         chunks = match[0].split()
         if sum(chunk.lower() in KNOWN for chunk in chunks) <= 0.6 * len(chunks):
             new = _joined("".join(chunks), len(chunks), splitter)
             if new:
                 pieces.append((*match.span(), new))
-    for match in GLUED.finditer(text):
+    for match in GLUED.finditer(text) if "glued" in hints else ():
         if match[0].lower() not in KNOWN:
             words = splitter.split(match[0])
             if words and len(words) > 2:
                 pieces.append((*match.span(), " ".join(words)))
-    return _apart(pieces)
+    return apart(pieces)
 
 
 def _parted(text: str) -> Iterator[tuple[int, int]]:
@@ -154,7 +155,7 @@ def _parted(text: str) -> Iterator[tuple[int, int]]:
 
 def _looks_torn(text: str) -> bool:
     """Short words that are none: two at least."""
-    return sum(len(word) < 6 and word not in KNOWN and word.isalpha() for word in text.lower().split()) > 1
+    return sum(len(word) < 6 and word.isalpha() for word in set(text.lower().split()) - KNOWN_SET) > 1
 
 
 def _joined(letters: str, below: int, splitter: Splitter) -> str | None:
@@ -165,15 +166,6 @@ def _joined(letters: str, below: int, splitter: Splitter) -> str | None:
         return None
     words = splitter.split(letters)
     return " ".join(words) if words and len(words) < below else None
-
-
-def _apart(pieces: list[Piece]) -> list[Piece]:
-    """In order, without those that overlap an earlier one."""
-    kept: list[Piece] = []
-    for piece in sorted(pieces):
-        if not kept or piece[0] >= kept[-1][1]:
-            kept.append(piece)
-    return kept
 
 
 def unleeted(text: str) -> list[Piece]:
