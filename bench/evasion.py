@@ -83,7 +83,17 @@ def rules() -> Judge:
     return lambda text: bool(scan.scan(TextField("text", text), config))
 
 
-JUDGES: Final[Mapping[str, Callable[[], Judge]]] = {"rules": rules}
+def score() -> Judge:
+    """Rules and model: whether a text's score reaches `moderate`'s threshold for review."""
+    from veilstream.detection.model import DetectionConfig, TextField
+    from veilstream.detection.threats import load_threats
+    from veilstream.policy.document import ModeThresholds
+
+    threats, config, threshold = load_threats(), DetectionConfig(format_check=False), ModeThresholds().moderate.review
+    return lambda text: any(threat.confidence >= threshold for threat in threats.scan(TextField("text", text), config))
+
+
+JUDGES: Final[Mapping[str, Callable[[], Judge]]] = {"rules": rules, "score": score}
 
 
 def bundled() -> dict[str, list[str]]:

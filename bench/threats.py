@@ -134,9 +134,9 @@ def cost(texts: Sequence[str]) -> float:
     def least(text: str) -> float:
         times = []
         for _ in range(ROUNDS):
-            begun = time.perf_counter()
+            begun = time.process_time()
             threats.scan(TextField("text", text), config)
-            times.append(time.perf_counter() - begun)
+            times.append(time.process_time() - begun)
         return min(times) * 1e6
 
     for text in long[:20]:

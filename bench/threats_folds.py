@@ -15,7 +15,7 @@ from bench.threats_fit import Matrix, fit, without
 from veilstream.detection.model import DetectionConfig, TextField
 from veilstream.detection.threats.features import Bag, Features
 from veilstream.detection.threats.folding import views
-from veilstream.detection.threats.linear import LinearModel
+from veilstream.detection.threats.linear import LinearModel, quantized
 from veilstream.detection.threats.rules import FORMAT, load_rules
 from veilstream.detection.threats.scan import ThreatScan
 from veilstream.detection.threats.score import seen_by_model
@@ -69,7 +69,7 @@ def left_out(
     for number, out in enumerate(folds(examples)):
         begun = time.monotonic()
         tables, bias = fit(data, examples, without(examples, out, EVALUATE_ONLY))
-        model = LinearModel(features, tables, bias)
+        model = quantized(tables, bias, features)
         judged: Collection[str] = {*out, *(EVALUATE_ONLY if number == 0 else ())}
         for place, example in enumerate(examples):
             if example.family in judged:

@@ -22,7 +22,7 @@ from bench.threats_corpus import DATA, EVALUATE_ONLY, MADE, Example, load
 from bench.threats_fit import fit, matrix, without
 from bench.threats_folds import Reading, left_out, read
 from veilstream.detection.threats.features import load_features
-from veilstream.detection.threats.linear import WEIGHTS, pack
+from veilstream.detection.threats.linear import WEIGHTS, quantized, save_model
 from veilstream.detection.threats.score import CALIBRATION, SCALE, Calibration
 
 PER_FAMILY: Final = 400
@@ -48,7 +48,7 @@ def main() -> None:
     calibration = calibrate(examples, readings, values, np.ones(len(examples), dtype=bool))
     chosen = without(examples, (), EVALUATE_ONLY)
     tables, bias = fit(data, examples, chosen)
-    np.savez_compressed(WEIGHTS, **pack(tables, bias, features))  # type: ignore[arg-type]
+    save_model(quantized(tables, bias, features))
     content = {"any_rule": calibration.any_rule, "per_logit": calibration.per_logit, "values": list(calibration.values)}
     CALIBRATION.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"{WEIGHTS.name}: {WEIGHTS.stat().st_size / 1e6:.2f} MB; {CALIBRATION.name}: {content}")

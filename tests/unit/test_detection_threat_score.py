@@ -12,8 +12,8 @@ import pytest
 from veilstream.contracts.errors import ConfigError
 from veilstream.detection.model import DetectionConfig, TextField, Threat
 from veilstream.detection.threats import load_threats
-from veilstream.detection.threats.features import SIZES, load_features
-from veilstream.detection.threats.linear import LinearModel, load_model, pack
+from veilstream.detection.threats.features import SIZES, Features, load_features
+from veilstream.detection.threats.linear import LinearModel, load_model, quantized, save_model
 from veilstream.detection.threats.score import SCALE, Calibration, load_calibration
 from veilstream.policy.document import ModeThresholds
 
@@ -151,27 +151,34 @@ def test_a_wrong_calibration_is_named(tmp_path: Path, content: str) -> None:
 
 def test_a_model_made_for_other_concepts_is_refused(tmp_path: Path) -> None:
     """Its weights would be those of other features."""
-    features = load_features()
-    file = tmp_path / "linear.npz"
-    packed = pack([np.zeros(size, dtype=np.float32) for size in SIZES], 0.0, features)
-    np.savez_compressed(file, **packed)  # type: ignore[arg-type]
+    features, file = load_features(), tmp_path / "linear.npz"
+    save_model(quantized([np.zeros(size, dtype=np.float32) for size in SIZES], 0.0, features), file)
     assert load_model(features, file).judge(ATTACK).value == 0
-    np.savez_compressed(file, **{**packed, "concepts": np.array(["other"])})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"linear\.npz"):
-        load_model(features, file)
+        load_model(Features({"other": "word"}), file)
     file.write_bytes(b"garbage")
     with pytest.raises(ConfigError, match=r"linear\.npz"):
         load_model(features, file)
 
 
-def test_packed_weights_keep_their_order_of_size() -> None:
-    """A byte a weight: within a hundredth of the largest, and zero stays zero."""
-    features = load_features()
+def test_a_saved_model_is_the_model(tmp_path: Path) -> None:
+    """The same values, and the same bytes when it is saved again."""
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    save_model(THREATS.model, one)
+    save_model(load_model(load_features(), one), other)
+    assert one.read_bytes() == other.read_bytes()
+    assert load_model(load_features(), other).judge(ATTACK) == THREATS.model.judge(ATTACK)
+
+
+def test_weights_keep_their_size_in_a_byte() -> None:
+    """Within a hundredth of the largest, small ones closer, and zero stays zero."""
     table = np.linspace(-2, 2, SIZES[2]).astype(np.float32)
-    packed = pack([np.zeros(SIZES[0], np.float32), np.zeros(SIZES[1], np.float32), table], 0.5, features)
-    assert packed["table2"].dtype == np.int8
-    root = packed["table2"].astype(np.float32) / 127
-    assert np.allclose(np.abs(root) * root * packed["top2"], table, atol=0.02)
+    tables = [np.zeros(SIZES[0], np.float32), np.zeros(SIZES[1], np.float32), table]
+    model = quantized(tables, 0.5, load_features())
+    kept = model.levels[2][model.tables[2]]
+    assert np.allclose(kept, table, atol=0.02)
+    assert np.allclose(kept[np.abs(table) < 0.01], table[np.abs(table) < 0.01], atol=0.002)
+    assert not model.levels[0][model.tables[0]].any()
 
 
 def test_repetition_and_length_do_not_make_a_score() -> None:

@@ -45,7 +45,7 @@ _WHOLE: Final = 99
 """Sets whole words apart from beginnings of that many letters."""
 _LONGEST: Final = 32
 """Characters of a token that its hash reads."""
-_STOPS: Final = np.frombuffer(".!?;".encode("utf-32-le"), dtype=np.uint32)
+_STOPS: Final = np.array([chr(code) in ".!?;" for code in range(128)])
 _PREFIXES: Final = range(4, 9)
 """Letters before the star of a concept's word."""
 
@@ -145,8 +145,8 @@ class Features:
             (1, 2, 3),
             np.flatnonzero(numbers >= 0),
         )
-        first = np.flatnonzero(np.diff(sentence, prepend=-1))
-        last = np.append(first[1:] - 1, len(starts) - 1)
+        first = np.searchsorted(sentence, np.arange(sentence[-1] + 1))
+        last = np.searchsorted(sentence, np.arange(sentence[-1] + 1), side="right") - 1
         words = np.bincount(sentence, weights=is_word).astype(np.int64)
         return Bag(
             (word, char, concept),
@@ -158,12 +158,12 @@ class Features:
 
     def _concepts(self, lead: Hashes, hashes: Hashes) -> Integers:
         """Number of each word's concept, -1 for none: that of the whole word, else of its longest listed beginning."""
-        found = np.full(len(hashes), -1, dtype=np.int64)
         columns = [lead[:, length - 1] + np.uint64(length) for length in _PREFIXES]
-        for column in (*columns, hashes + np.uint64(_WHOLE)):
-            place = np.minimum(np.searchsorted(self._keys, column), len(self._keys) - 1)
-            hit = self._keys[place] == column
-            found[hit] = self._numbers[place[hit]]
+        keys = np.concatenate((*columns, hashes + np.uint64(_WHOLE)))
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        hits = np.flatnonzero(self._keys[place] == keys)
+        found = np.full(len(hashes), -1, dtype=np.int64)
+        found[hits % len(hashes)] = self._numbers[place[hits]]  # of several, the last: hits are in the columns' order
         return found
 
 
@@ -200,17 +200,22 @@ def _join_apostrophes(codes: Codes, kinds: npt.NDArray[np.uint8]) -> None:
 
 def _tokens(kinds: npt.NDArray[np.uint8]) -> tuple[Integers, Integers]:
     """Where tokens begin and end."""
-    change = np.flatnonzero(np.diff(kinds, prepend=_SPACE) | (kinds == _IDEOGRAPH))
-    ends = np.append(change[1:], len(kinds))
-    keep = kinds[change] != _SPACE if len(change) else np.empty(0, dtype=bool)
-    return change[keep], ends[: len(change)][keep]
+    is_new = kinds == _IDEOGRAPH
+    is_new[:1] = True
+    is_new[1:] |= kinds[1:] != kinds[:-1]
+    starts = np.flatnonzero(is_new)
+    ends = np.empty_like(starts)
+    ends[:-1] = starts[1:]
+    ends[-1:] = len(kinds)
+    keep = kinds[starts] != _SPACE
+    return starts[keep], ends[keep]
 
 
 def _sentences(codes: Codes, starts: Integers, ends: Integers, is_word: npt.NDArray[np.bool_]) -> Integers:
     """Number of each token's sentence. One ends with a line, with . ! ? ; before a space, and after SENTENCE_WORDS."""
     last = codes[ends - 1]
     following = np.append(codes, 10)[ends]
-    stops = np.isin(last, _STOPS) & (_KINDS[np.minimum(following, _PLANE - 1)] == _SPACE)
+    stops = _STOPS[np.minimum(last, len(_STOPS) - 1)] & (_KINDS[np.minimum(following, _PLANE - 1)] == _SPACE)
     stops |= last == 0x3002  # an ideographic full stop needs no space
     lines = np.concatenate([[0], np.cumsum(codes == 10)])
     new = np.zeros(len(starts), dtype=bool)
@@ -260,7 +265,7 @@ def _grams(
         same = sentence[: len(joined)] == sentence[span:]
         if places is not None:
             same &= places[span:] - places[: len(joined)] <= NEAR * span
-        found.append(_slot(joined[same] + np.uint64(salt), kind))
+        found.append(joined[same] + np.uint64(salt))
         where.append(sentence[: len(joined)][same])
 
     joined = hashes
@@ -274,7 +279,7 @@ def _grams(
         note((hashes[:-2] * np.uint64(0xD6E8FEB86659FD93)) ^ hashes[2:], 2, 7)
     if not found:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    return np.concatenate(found), np.concatenate(where)
+    return _slot(np.concatenate(found), kind), np.concatenate(where)
 
 
 def _characters(codes: Codes, starts: Integers, ends: Integers, sentence: Integers) -> tuple[Integers, Integers]:
@@ -296,6 +301,6 @@ def _characters(codes: Codes, starts: Integers, ends: Integers, sentence: Intege
         if length > 2:
             inner = inner | gap[length - 2 : length - 2 + len(joined)]
             good = np.flatnonzero(~inner)
-            found.append(_slot(joined[good] + np.uint64(length), CHAR))
+            found.append(joined[good] + np.uint64(length))
             where.append(where_all[good])
-    return np.concatenate(found), np.concatenate(where)
+    return _slot(np.concatenate(found), CHAR), np.concatenate(where)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from veilstream.contracts.errors import ConfigError
-from veilstream.detection.threats.features import SIZES, Bag, Features, Integers
+from veilstream.detection.threats.features import BITS, SIZES, Bag, Features, Integers
 
 WEIGHTS: Final = Path(__file__).with_name("linear.npz")
 FORMAT: Final = 1
@@ -28,10 +28,12 @@ SHORT: Final = (1, 2, 4, 8)
 SHARE_OF_SHORT: Final = 0.3
 """Of the worst short stretch in the value of a text: more catches more hidden orders, and more harmless role prompts."""
 
+LEVELS: Final = 127
+"""On each side of zero."""
+
+Codes: TypeAlias = npt.NDArray[np.int8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
-_STAMPS: Final = 1 << 20
-"""Above it, sorting the features costs less than a table to mark them in."""
 
 
 class Judged(NamedTuple):
@@ -49,7 +51,10 @@ class LinearModel:
     """Weights by kind of feature."""
 
     features: Features
-    tables: tuple[Floats, ...]
+    tables: tuple[Codes, ...]
+    """Of each feature, the number of its weight's level: a byte, so that a table stays in the processor's cache."""
+    levels: tuple[Floats, ...]
+    """By kind, the weight of each level; negative levels count from the end."""
     bias: float
 
     def judge(self, text: str) -> Judged:
@@ -60,77 +65,88 @@ class LinearModel:
         """The same for a text that was read already."""
         if not len(bag.starts):
             return Judged(self.bias, 0, 0)
-        weights = [table[found] for table, found in zip(self.tables, bag.features, strict=True)]
-        short, first, last = _worst(*_running(bag, weights), SHORT)
-        value = (1 - SHARE_OF_SHORT) * self._pages(bag, weights) + SHARE_OF_SHORT * short + self.bias
+        short, first, last = _worst_stretch(*self._running(bag))
+        value = (1 - SHARE_OF_SHORT) * self._worst_page(bag) + SHARE_OF_SHORT * short + self.bias
         return Judged(value, int(bag.starts[first]), int(bag.ends[last]))
 
-    def _pages(self, bag: Bag, weights: Sequence[Floats]) -> float:
+    def _worst_page(self, bag: Bag) -> float:
         """Value of the worst page. A feature counts once in a page: what is said ten times weighs no more than said once."""
         pages = (len(bag.starts) - 1) // PAGE + 1
         values = np.zeros(pages)
-        for found, where, weight, size in zip(bag.features, bag.sentences, weights, SIZES, strict=True):
-            page = where // PAGE
-            once = _first_of(found + size * page, size * pages)
-            sums = np.bincount(page[once], weight[once], pages)
-            values += sums / np.sqrt(np.maximum(np.bincount(page[once], minlength=pages), 1))
+        for kind, (found, where, bits) in enumerate(zip(bag.features, bag.sentences, BITS, strict=True)):
+            keys = np.sort(found if pages == 1 else (where // PAGE << bits) | found)
+            is_first = np.ones(len(keys), dtype=bool)
+            np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+            once = keys[is_first]
+            page = once >> bits
+            sums = np.bincount(page, self._weights(kind, once & ((1 << bits) - 1)), pages)
+            values += sums / np.sqrt(np.maximum(np.bincount(page, minlength=pages), 1))
         return float(values.max())
 
+    def _weights(self, kind: int, found: Integers) -> Floats:
+        weights: Floats = self.levels[kind][self.tables[kind][found]]
+        return weights
 
-def _first_of(values: Integers, size: int) -> Integers:
-    """The place of one of each value; values are below `size`."""
-    if size > _STAMPS:
-        sorted_places: Integers = np.unique(values, return_index=True)[1]
-        return sorted_places
-    order = np.arange(len(values))
-    stamps = np.empty(size, dtype=np.int64)
-    stamps[values] = order
-    last: Integers = order[stamps[values] == order]
-    return last
-
-
-def _running(bag: Bag, weights: Sequence[Floats]) -> tuple[Doubles, Doubles]:
-    """Running sums over the sentences, by kind: of weights and of numbers of features."""
-    count = len(bag.starts)
-    sums, numbers = np.zeros((len(SIZES), count + 1)), np.zeros((len(SIZES), count + 1))
-    for kind, (where, weight) in enumerate(zip(bag.sentences, weights, strict=True)):
-        np.cumsum(np.bincount(where, weight, count), out=sums[kind, 1:])
-        np.cumsum(np.bincount(where, minlength=count), out=numbers[kind, 1:])
-    return sums, numbers
+    def _running(self, bag: Bag) -> tuple[Doubles, Doubles]:
+        """Running sums over the sentences, by kind: of weights and of numbers of features."""
+        count = len(bag.starts)
+        sums, numbers = np.zeros((len(SIZES), count + 1)), np.zeros((len(SIZES), count + 1))
+        for kind, (found, where) in enumerate(zip(bag.features, bag.sentences, strict=True)):
+            np.cumsum(np.bincount(where, self._weights(kind, found), count), out=sums[kind, 1:])
+            np.cumsum(np.bincount(where, minlength=count), out=numbers[kind, 1:])
+        return sums, numbers
 
 
-def _worst(sums: Doubles, numbers: Doubles, lengths: Sequence[int]) -> tuple[float, int, int]:
-    """Value, first and last sentence of the worst stretch of one of these lengths, or of the whole text if that is shorter."""
+def _worst_stretch(sums: Doubles, numbers: Doubles) -> tuple[float, int, int]:
+    """Value, first and last sentence of the worst stretch of a length of SHORT, or of the whole text if it is shorter."""
     count = sums.shape[1] - 1
-    worst, first, last = -np.inf, 0, count - 1
-    for length in lengths:
+    starts, ends = _stretches(count)
+    weight = sums[:, ends] - sums[:, starts]
+    number = numbers[:, ends] - numbers[:, starts]
+    values = (weight / np.sqrt(np.maximum(number, 1))).sum(axis=0)
+    worst = int(np.argmax(values))
+    return float(values[worst]), int(starts[worst]), int(ends[worst]) - 1
+
+
+def _stretches(count: int) -> tuple[Integers, Integers]:
+    """First sentence, and the one behind the last, of the stretches of `count` sentences; they overlap by three quarters."""
+    starts, ends = [], []
+    for length in SHORT:
         long = min(length, count)
-        starts = np.arange(0, count - long + 1, max(1, long // 4))
-        if starts[-1] != count - long:
-            starts = np.append(starts, count - long)
-        weight = sums[:, starts + long] - sums[:, starts]
-        number = numbers[:, starts + long] - numbers[:, starts]
-        values = (weight / np.sqrt(np.maximum(number, 1))).sum(axis=0)
-        best = int(np.argmax(values))
-        if values[best] > worst:
-            worst, first, last = float(values[best]), int(starts[best]), int(starts[best]) + long - 1
+        begin = np.arange(0, count - long + 1, max(1, long // 4))
+        begin = np.append(begin, count - long)  # the last one ends with the text
+        starts.append(begin)
+        ends.append(begin + long)
         if long == count:
             break
-    return worst, first, last
+    return np.concatenate(starts), np.concatenate(ends)
 
 
-def pack(tables: Sequence[Floats], bias: float, features: Features) -> dict[str, npt.NDArray[np.generic]]:
-    """What goes into the weights' file: a byte a weight, on a scale of square roots (small weights are many, and count)."""
-    packed: dict[str, npt.NDArray[np.generic]] = {
+def quantized(tables: Sequence[Floats], bias: float, features: Features) -> LinearModel:
+    """The model of these weights, each to one of 255 levels, on a scale of square roots: small weights are many, and count."""
+    tops = [float(np.abs(table).max()) or 1.0 for table in tables]
+    codes = tuple(
+        np.rint(np.sign(table) * np.sqrt(np.abs(table) / top) * LEVELS).astype(np.int8)
+        for table, top in zip(tables, tops, strict=True)
+    )
+    return LinearModel(features, codes, tuple(map(_levels, tops)), bias)
+
+
+def _levels(top: float) -> Floats:
+    roots = np.concatenate([np.arange(LEVELS + 2), np.arange(-LEVELS, 0)]) / LEVELS
+    return (np.abs(roots) * roots * top).astype(np.float32)
+
+
+def save_model(model: LinearModel, file: Path = WEIGHTS) -> None:
+    """Write `file`, the same bytes for the same model."""
+    content: dict[str, Any] = {
         "format": np.array(FORMAT),
-        "bias": np.array(bias, dtype=np.float32),
-        "concepts": np.array(features.names),
+        "bias": np.array(model.bias, dtype=np.float32),
+        "concepts": np.array(model.features.names),
+        "tops": np.array([levels[LEVELS] for levels in model.levels], dtype=np.float32),
     }
-    for kind, table in enumerate(tables):
-        top = float(np.abs(table).max()) or 1.0
-        packed[f"top{kind}"] = np.array(top, dtype=np.float32)
-        packed[f"table{kind}"] = np.rint(np.sign(table) * np.sqrt(np.abs(table) / top) * 127).astype(np.int8)
-    return packed
+    content |= {f"table{kind}": table for kind, table in enumerate(model.tables)}
+    np.savez_compressed(file, **content)
 
 
 def load_model(features: Features, file: Path = WEIGHTS) -> LinearModel:
@@ -139,18 +155,10 @@ def load_model(features: Features, file: Path = WEIGHTS) -> LinearModel:
         with np.load(file, allow_pickle=False) as content:
             if int(content["format"]) != FORMAT or tuple(content["concepts"].tolist()) != features.names:
                 raise ConfigError(f"{file} was made for other features: make it anew with `make train-threats`")
-            tables = tuple(
-                _unpacked(content[f"table{kind}"], float(content[f"top{kind}"])) for kind in range(len(SIZES))
-            )
-            bias = float(content["bias"])
+            tables = tuple(content[f"table{kind}"] for kind in range(len(SIZES)))
+            levels, bias = tuple(_levels(float(top)) for top in content["tops"]), float(content["bias"])
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} holds no weights of the threat model: {error}") from error
-    if tuple(len(table) for table in tables) != SIZES:
-        raise ConfigError(f"{file} has tables of other sizes: make it anew with `make train-threats`")
-    return LinearModel(features, tables, bias)
-
-
-def _unpacked(table: npt.NDArray[np.int8], top: float) -> Floats:
-    root = table.astype(np.float32) / np.float32(127)
-    unpacked: Floats = (np.abs(root) * root * np.float32(top)).astype(np.float32)
-    return unpacked
+    if tuple(len(table) for table in tables) != SIZES or any(table.dtype != np.int8 for table in tables):
+        raise ConfigError(f"{file} has other tables than this release reads: make it anew with `make train-threats`")
+    return LinearModel(features, tables, levels, bias)

@@ -48,9 +48,13 @@ OPERATORS: Final = frozenset({"system", "developer"})
 MATERIAL: Final = frozenset({"tool", "function"})
 """Roles whose messages are what a program brought in."""
 MATERIAL_SHIFT: Final = 0.35
-"""Added to the value of such texts, and of documents: as much as halves the false alarms that a threshold allows."""
+"""Added to the value of such texts, and of documents: some two fifths more of the harmless ones reach a threshold by it."""
 LAST_OF_PLANE: Final = "\uffff"
 """The model reads letters beyond the basic plane (mathematical ones, tags) only once they are folded."""
+TURNING: Final = frozenset("\u202a\u202b\u202d\u202e\u2066\u2067\u2068")
+"""Marks that turn the direction of what follows: the folded view has it as it is read."""
+SCRIPT_SHARE: Final = 8
+"""A text of which one character in so many was made Latin is written in another script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +146,18 @@ class Threats:
 
 
 def seen_by_model(made: Sequence[View]) -> list[View]:
-    """The views the model looks at: the raw text, the newest of the chain if it tells the model more, and those beside it."""
+    """The views the model looks at: the newest of the chain if it tells the model more, else the raw text; and those beside it.
+
+    Where much was made Latin the raw text is looked at too: it is in another script, and its words are no disguise.
+    """
     last = made.index(newest(made))
-    chosen = [made[0]]
-    if any(_tells_more(view) for view in made[1 : last + 1]):
-        chosen.append(made[last])
+    chain = made[1 : last + 1]
+    if not any(_tells_more(view) for view in chain):
+        chosen = [made[0]]
+    elif any(_is_of_another_script(view) for view in chain):
+        chosen = [made[0], made[last]]
+    else:
+        chosen = [made[last]]
     return [*chosen, *made[last + 1 :]]
 
 
@@ -156,14 +167,19 @@ def _tells_more(view: View) -> bool:
         return False
     before, after = view.parent.text, view.text
     if view.kind == "plain":
-        return max(before) > LAST_OF_PLANE
+        return max(before) > LAST_OF_PLANE or not TURNING.isdisjoint(before)
     if view.kind == "latin" and len(before) == len(after):
-        return any(
-            old.isalpha() and plain(old) != new.lower()
-            for old, new in set(zip(before, after, strict=True))
-            if old != new
-        )
+        changed = {pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]}
+        return any(old.isalpha() and plain(old) != new.lower() for old, new in changed)
     return True
+
+
+def _is_of_another_script(view: View) -> bool:
+    """Whether making it Latin changed much of the text."""
+    if view.parent is None or view.kind != "latin":
+        return False
+    changed = sum(old != new for old, new in zip(view.parent.text, view.text, strict=False))
+    return SCRIPT_SHARE * changed > len(view.text)
 
 
 def is_material(text: TextField) -> bool:
