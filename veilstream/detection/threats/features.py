@@ -50,10 +50,6 @@ _PREFIXES: Final = range(4, 9)
 """Letters before the star of a concept's word."""
 
 
-def _powers() -> Hashes:
-    return np.array([pow(int(_PRIME), exponent, 1 << 64) for exponent in range(1, _LONGEST + 1)], dtype=np.uint64)
-
-
 def _plane() -> tuple[npt.NDArray[np.uint8], Codes]:
     """Of every character of the basic plane: its kind, and what it is read as (small, without accent; 0: not at all)."""
     kinds = np.full(_PLANE, _SIGN, dtype=np.uint8)
@@ -75,7 +71,7 @@ def _plane() -> tuple[npt.NDArray[np.uint8], Codes]:
 
 
 _PLANE: Final = 1 << 16
-_POWERS: Final = _powers()
+_POWERS: Final = np.array([pow(int(_PRIME), n, 1 << 64) for n in range(1, _LONGEST + 1)], dtype=np.uint64)
 _KINDS, _PLAIN = _plane()
 
 
@@ -137,14 +133,9 @@ class Features:
         word_sentence = np.concatenate([word_sentence, sentence[signs]])
         char, char_sentence = _characters(codes, starts, ends, sentence)
         numbers = self._concepts(lead[at], hashes[at])
-        known = at[numbers >= 0]
-        concept, concept_sentence = _grams(
-            (numbers[numbers >= 0] + 1).astype(np.uint64) * _PRIME,
-            sentence[known],
-            CONCEPT,
-            (1, 2, 3),
-            np.flatnonzero(numbers >= 0),
-        )
+        known = np.flatnonzero(numbers >= 0)
+        concepts = (numbers[known] + 1).astype(np.uint64) * _PRIME
+        concept, concept_sentence = _grams(concepts, sentence[at[known]], CONCEPT, (1, 2, 3), known)
         first = np.searchsorted(sentence, np.arange(sentence[-1] + 1))
         last = np.searchsorted(sentence, np.arange(sentence[-1] + 1), side="right") - 1
         words = np.bincount(sentence, weights=is_word).astype(np.int64)
