@@ -8,7 +8,7 @@ in one automaton would have more states than fit into memory, and each by itself
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]  # Python's own reader of patterns
 from typing import Any, Final, TypeAlias
 
@@ -21,8 +21,8 @@ Choice: TypeAlias = frozenset[str]
 COMMON: Final = {word: 1 / (rank + 1) for rank, word in enumerate(KNOWN)}
 TOGETHER: Final = 10
 """Rules in one automaton: its states hold which of them were met, so their number doubles with each."""
-ONE_BY_ONE: Final = 16
-"""Literals of a second choice that are looked for by themselves, in less time than the rule takes."""
+CHOICES: Final = 2
+"""Of a pattern's choices that are looked for: a third shuts out few rules more and costs as much as the second."""
 GROUPS: Final = re.compile(r"\\p\{?\^?[A-Z][a-z]?\}?")
 """RE2's Unicode classes, which Python's reader does not know: any class does for it."""
 
@@ -31,28 +31,42 @@ class Gate:
     """The literals of all rules, compiled."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        options = re2.Options()
-        options.case_sensitive = False
         needs = [needed(pattern) for pattern in patterns]
-        self._always = [number for number, choices in enumerate(needs) if not choices]
-        self._also = {number: _short_choice(choices[1:]) for number, choices in enumerate(needs)}
-        gated = [(number, choices[0]) for number, choices in enumerate(needs) if choices]
-        self._sets: list[tuple[Any, list[int]]] = []
-        for first in range(0, len(gated), TOGETHER):
-            share = gated[first : first + TOGETHER]
-            literals = re2.Set.SearchSet(options)
-            for _, choice in share:
-                literals.Add("|".join(re2.escape(literal) for literal in sorted(choice)))
-            literals.Compile()
-            self._sets.append((literals, [number for number, _ in share]))
+        self._all = range(len(patterns))
+        self._levels = [
+            _Level({number: choices[level] for number, choices in enumerate(needs) if len(choices) > level})
+            for level in range(CHOICES)
+        ]
 
     def open_for(self, data: bytes) -> list[int]:
         """Numbers of the patterns that may match a text, given as UTF-8, in order."""
-        found = list(self._always)
-        for literals, numbers in self._sets:
-            found += [numbers[at] for at in literals.Match(data) or ()]
-        low = data.lower()
-        return sorted(number for number in found if _holds_one(low, self._also[number]))
+        shut: set[int] = set()
+        for level in self._levels:
+            shut |= level.shut_for(data)
+        return [number for number in self._all if number not in shut]
+
+
+class _Level:
+    """One choice of each pattern that has it."""
+
+    def __init__(self, choices: Mapping[int, Choice]) -> None:
+        options = re2.Options()
+        options.case_sensitive = False
+        self._asked = frozenset(choices)
+        self._sets: list[tuple[Any, list[int]]] = []
+        numbers = list(choices)
+        for first in range(0, len(numbers), TOGETHER):
+            share = numbers[first : first + TOGETHER]
+            literals = re2.Set.SearchSet(options)
+            for number in share:
+                literals.Add("|".join(re2.escape(literal) for literal in sorted(choices[number])))
+            literals.Compile()
+            self._sets.append((literals, share))
+
+    def shut_for(self, data: bytes) -> frozenset[int]:
+        """The patterns of which the text holds no literal."""
+        met = [numbers[at] for literals, numbers in self._sets for at in literals.Match(data) or ()]
+        return self._asked.difference(met)
 
 
 def needed(pattern: str) -> list[Choice]:
@@ -62,18 +76,6 @@ def needed(pattern: str) -> list[Choice]:
     except re.error:
         return []  # written in what only RE2 knows: the pattern is looked for in every text
     return sorted(_choices(items), key=_cost)
-
-
-def _short_choice(choices: Iterable[Choice]) -> tuple[bytes, ...]:
-    """The first that is quick to look for one by one; empty: none."""
-    for choice in choices:
-        if len(choice) <= ONE_BY_ONE and all(literal.isascii() for literal in choice):
-            return tuple(sorted(literal.encode() for literal in choice))
-    return ()
-
-
-def _holds_one(low: bytes, literals: tuple[bytes, ...]) -> bool:
-    return not literals or any(literal in low for literal in literals)
 
 
 def _choices(items: Iterable[tuple[Any, Any]]) -> set[Choice]:

@@ -45,7 +45,7 @@ class ThreatScan:
             return ()
         found: dict[int, list[tuple[int, int]]] = {}
         raw = _encodable(text.text)
-        for view in (made or views(raw)) if config.threats else (View("raw", raw),):
+        for view in _looked_at(made or views(raw)) if config.threats else (View("raw", raw),):
             data = view.text.encode()
             for number in self._gate.open_for(data):
                 if self._asked_for(number, view, config):
@@ -71,6 +71,12 @@ class ThreatScan:
             if not is_ascii:
                 start, end = len(data[:start].decode()), len(data[:end].decode())
             yield view.original(start, end)
+
+
+def _looked_at(made: Sequence[View]) -> list[View]:
+    """The views without those of which a later one only has simpler white space; the raw text is always looked at."""
+    simpler = {id(view.parent) for view in made if view.kind == "tidy"}
+    return [view for view in made if view.parent is None or id(view) not in simpler]
 
 
 def _new(known: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
