@@ -150,8 +150,12 @@ async def test_the_life_of_a_tenant(chain: Chain, client: AsyncClient, outputs: 
     later = Outputs(client)
     later._starts = outputs._starts
     await later.read_until(lambda: set(later.by_origin()) >= set(last_origins), timeout_s=60)
-    codes = [tuple(r.code for r in v.reasons) for origin in last_origins for v in later.by_origin()[origin]]
-    assert set(codes) <= {(), ("tenant_suspended",)}, codes
+    ends = [
+        (v.decision, *(r.code for r in v.reasons if v.decision != "allow"))
+        for origin in last_origins
+        for v in later.by_origin()[origin]
+    ]
+    assert set(ends) <= {("allow",), ("refused", "tenant_suspended")}, ends
     assert {len(later.by_origin()[origin]) for origin in last_origins} == {1}
 
     # after it: nothing opens, nobody comes back, nobody seals to it
