@@ -5,6 +5,7 @@ One pass over a view tells which rules can match it (`gate.py`); only these are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -23,6 +24,10 @@ AUTOMATON_BYTES: Final = 8 << 20
 """Memory that each rule's automaton may grow to; RE2 drops its states and goes on when they do not fit. Eight times as much
 made nothing faster, and a hundred rules would fill the memory of a worker."""
 
+NONE_OF: Final = re.compile(r"\[\^[^\]]*\]")
+LINES: Final = re.compile(r"\\n|\^|\$|\\\*|#|`")
+"""What in a pattern, classes like [^\\n] aside, speaks of lines or of emphasis, which views with simpler white space have not."""
+
 
 class ThreatScan:
     """The rules, compiled once."""
@@ -33,6 +38,8 @@ class ThreatScan:
         options.case_sensitive = False
         options.max_mem = AUTOMATON_BYTES
         self._patterns: list[Any] = [re2.compile(rule.pattern, options) for rule in rules]
+        self._later = [rule.category != FORMAT and not LINES.search(NONE_OF.sub("", rule.pattern)) for rule in rules]
+        """Rules that are looked for in the view that has simpler white space, where there is one: they find no less in it."""
         self._gate = Gate([rule.pattern for rule in rules])
 
     def scan(self, text: TextField, config: DetectionConfig, made: Sequence[View] | None = None) -> tuple[Threat, ...]:
@@ -45,10 +52,12 @@ class ThreatScan:
             return ()
         found: dict[int, list[tuple[int, int]]] = {}
         raw = _encodable(text.text)
-        for view in _looked_at(made or views(raw)) if config.threats else (View("raw", raw),):
+        seen = (made or views(raw)) if config.threats else (View("raw", raw),)
+        in_one_line = {id(view.parent) for view in seen if view.kind == "tidy"}
+        for view in seen:
             data = view.text.encode()
             for number in self._gate.open_for(data):
-                if self._asked_for(number, view, config):
+                if self._asked_for(number, view, config) and not (id(view) in in_one_line and self._later[number]):
                     spans = list(self._spans(number, view, data))
                     if spans:
                         found.setdefault(number, []).extend(_new(found.get(number, ()), spans))
@@ -71,12 +80,6 @@ class ThreatScan:
             if not is_ascii:
                 start, end = len(data[:start].decode()), len(data[:end].decode())
             yield view.original(start, end)
-
-
-def _looked_at(made: Sequence[View]) -> list[View]:
-    """The views without those of which a later one only has simpler white space; the raw text is always looked at."""
-    simpler = {id(view.parent) for view in made if view.kind == "tidy"}
-    return [view for view in made if view.parent is None or id(view) not in simpler]
 
 
 def _new(known: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
