@@ -8,7 +8,7 @@ in one automaton would have more states than fit into memory, and each by itself
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]  # Python's own reader of patterns
 from typing import Any, Final, TypeAlias
 
@@ -21,8 +21,6 @@ Choice: TypeAlias = frozenset[str]
 COMMON: Final = {word: 1 / (rank + 1) for rank, word in enumerate(KNOWN)}
 TOGETHER: Final = 10
 """Rules in one automaton: its states hold which of them were met, so their number doubles with each."""
-CHOICES: Final = 2
-"""Of a pattern's choices that are looked for: a third shuts out few rules more and costs as much as the second."""
 GROUPS: Final = re.compile(r"\\p\{?\^?[A-Z][a-z]?\}?")
 """RE2's Unicode classes, which Python's reader does not know: any class does for it."""
 
@@ -31,42 +29,26 @@ class Gate:
     """The literals of all rules, compiled."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        needs = [needed(pattern) for pattern in patterns]
-        self._all = range(len(patterns))
-        self._levels = [
-            _Level({number: choices[level] for number, choices in enumerate(needs) if len(choices) > level})
-            for level in range(CHOICES)
-        ]
-
-    def open_for(self, data: bytes) -> list[int]:
-        """Numbers of the patterns that may match a text, given as UTF-8, in order."""
-        shut: set[int] = set()
-        for level in self._levels:
-            shut |= level.shut_for(data)
-        return [number for number in self._all if number not in shut]
-
-
-class _Level:
-    """One choice of each pattern that has it."""
-
-    def __init__(self, choices: Mapping[int, Choice]) -> None:
         options = re2.Options()
         options.case_sensitive = False
-        self._asked = frozenset(choices)
+        rarest = [(number, choices[0]) for number, choices in enumerate(map(needed, patterns)) if choices]
+        self._always = sorted(set(range(len(patterns))) - {number for number, _ in rarest})
         self._sets: list[tuple[Any, list[int]]] = []
-        numbers = list(choices)
-        for first in range(0, len(numbers), TOGETHER):
-            share = numbers[first : first + TOGETHER]
+        for first in range(0, len(rarest), TOGETHER):
+            share = rarest[first : first + TOGETHER]
             literals = re2.Set.SearchSet(options)
-            for number in share:
-                literals.Add("|".join(re2.escape(literal) for literal in sorted(choices[number])))
+            for _, choice in share:
+                literals.Add("|".join(re2.escape(literal) for literal in sorted(choice)))
             literals.Compile()
-            self._sets.append((literals, share))
+            self._sets.append((literals, [number for number, _ in share]))
 
-    def shut_for(self, data: bytes) -> frozenset[int]:
-        """The patterns of which the text holds no literal."""
+    def open_for(self, data: bytes) -> list[int]:
+        """Numbers of the patterns that may match a text, given as UTF-8, in order.
+
+        The rarest choice alone is looked for: a second one shuts out few patterns more, and costs what they cost.
+        """
         met = [numbers[at] for literals, numbers in self._sets for at in literals.Match(data) or ()]
-        return self._asked.difference(met)
+        return sorted([*self._always, *met])
 
 
 def needed(pattern: str) -> list[Choice]:
