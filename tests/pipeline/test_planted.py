@@ -28,7 +28,7 @@ from veilstream.client.request import content_of
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import bound
 from veilstream.contracts.errors import RecordError, VeilError
-from veilstream.contracts.records import Admitted, Content, Findings, Gated, Key, Request, Sealed
+from veilstream.contracts.records import Admitted, Content, Findings, Gated, Key, Request, Sealed, Verdict
 from veilstream.contracts.sealing import hpke_seal, hpke_unseal, unseal
 from veilstream.keys.derived import TenantKeys, derive
 from veilstream.keys.keyring import SealKeys
@@ -138,6 +138,16 @@ async def feed(client: AsyncClient, tenant: str, words: dict[str, str]) -> None:
     await client.check_request(Request(tenant, broken))
 
 
+async def delivered(client: AsyncClient, tenant: str) -> tuple[str, Verdict]:
+    """A word that a verdict delivers as it is: now and then its random letters are taken for a name or a number."""
+    for _ in range(10):
+        word = planted("delivered")
+        verdict = await client.check(f"Soup with {word}", tenant=tenant)
+        if isinstance(verdict.content, Content) and word in (verdict.content.text or ""):
+            return word, verdict
+    raise AssertionError("ten words were all taken for PII")
+
+
 async def test_what_a_producer_seals_is_in_the_clear_nowhere(chain: Chain, client: AsyncClient) -> None:
     """Raw bytes of every topic, file, table, cache, log and page are searched, in every spelling, for what went in and for the
     tenant's keys; and the search finds what is there."""
@@ -150,9 +160,8 @@ async def test_what_a_producer_seals_is_in_the_clear_nowhere(chain: Chain, clien
     await client.command("keys.rotate", {"replaces": f"{tenant}/1"}, tenant=tenant)
     await feed(client, tenant, words)
 
-    control = {name: planted(name) for name in ("delivered", "in redis", "tenant's name")}
-    verdict = await client.check(f"Soup with {control['delivered']}", tenant=open_tenant)
-    assert isinstance(verdict.content, Content)
+    control = {name: planted(name) for name in ("in redis", "tenant's name")}
+    control["delivered"], verdict = await delivered(client, open_tenant)
     with redis.Redis.from_url(chain.settings.redis.get_secret_value()) as server:
         server.set("planted:control", control["in redis"] * 50, ex=200)
 
