@@ -14,7 +14,7 @@ import redis
 from tests.isolation.doors import Crossed, Door, Tally
 from tests.isolation.observer import WAIT_S
 from tests.isolation.rig import Rig
-from tests.isolation.shots import PLANTED, plain
+from tests.isolation.shots import plain
 from veilstream.cache.actor_log import PREFIX as LIMITS
 from veilstream.cache.answers import PREFIX
 from veilstream.contracts.records import Verdict
@@ -22,6 +22,7 @@ from veilstream.contracts.step import CACHED
 
 MAIL = "Write to ada.lovelace@example.com today"
 """A text in which something is found."""
+NAME = "Araminta Featherstone"
 
 
 def client(rig: Rig) -> redis.Redis:
@@ -163,10 +164,10 @@ def test_a_client_does_not_say_that_its_answer_was_kept(rig: Rig, tally: Tally) 
 def in_the_clear(rig: Rig) -> str:
     """A text with a name in it, of each tenant, and Redis as a whole."""
     for tenant in ("aaa", "bbb"):
-        stored(rig, tenant, unique(f"{PLANTED} wrote {MAIL}"))
+        stored(rig, tenant, unique(f"{NAME} wrote {MAIL}"))
     held = [part for key in client(rig).keys("*") for part in (key, client(rig).dump(key) or b"")]
     files = [path.read_bytes() for path in (rig.folder / "redis").rglob("*") if path.is_file()]
-    for word in (PLANTED, "lovelace", "EMAIL_ADDRESS", "aaa/1", "text"):
+    for word in (NAME, "lovelace", "EMAIL_ADDRESS", "aaa/1", "text"):
         if any(word.encode() in part for part in (*held, *files)):
             raise Crossed(f"{word} stands in Redis")
     return "sealed"

@@ -24,6 +24,7 @@ from tests.isolation.shots import (
 from veilstream.contracts import catalogue
 from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import Gated, Request, Sealed, Verdict
+from veilstream.contracts.step import CACHED
 
 TRICKS = {
     "upper case": ("BBB", "unknown_tenant"),
@@ -92,6 +93,7 @@ FOREIGN = (
     ("tenant", b"bbb"), ("veil-tenant", b"bbb"), ("veil-origin", b"veil.requests/0/0"), ("origin", b"x"),
     ("veil-revision", b"7"), ("veil-policy", b"lax"), ("content-type", b"application/avro; tenant=bbb"),
     ("ce_tenant", b"\xff\xfebbb"), ("ce_UPPER", b"bbb"), ("traceparent", b"bbb"), ("Authorization", b"Bearer x"),
+    (CACHED, b"bbb"),
 )  # fmt: skip
 
 
@@ -154,8 +156,11 @@ def headers_dropped(rig: Rig) -> str:
     origin = rig.ask(plain("aaa"), headers=FOREIGN)
     verdict = rig.observer.wait(Verdict, lambda v: v.origin == origin)
     gated = rig.observer.wait(Gated, lambda g: g.envelope.origin == origin)
-    kept = {name for one in (verdict, gated) for name, _ in one.headers} - {"content-type"}
+    kept = {name for one in (verdict, gated) for name, _ in one.headers} - {"content-type", CACHED}
+    cached = [held for name, held in verdict.headers if name == CACHED]
     found = verdict.record
+    if cached not in ([b"true"], [b"false"]) or any(name == CACHED for name, _ in gated.headers):
+        raise Crossed(f"{CACHED} is not detection's own word")
     if found.tenant != "aaa" or found.revision or kept:
         raise Crossed(f"headers are heeded: {sorted(kept)}")
     return "dropped at the gate"

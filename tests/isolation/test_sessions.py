@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 
 from tests.isolation.doors import Crossed, Door, Tally
 from tests.isolation.rig import CODEC, Rig
-from tests.isolation.shots import PLANTED, plain, stopped
+from tests.isolation.shots import plain, stopped
 from tests.isolation.test_forged import ahead, show
 from tests.isolation.test_keys import ring
 from veilstream.contracts import catalogue
@@ -42,7 +42,7 @@ def captured(rig: Rig, tenant: str, session: str) -> OnItsWay:
     """Judged in the ordinary way."""
 
     def capture() -> OnItsWay:
-        verdict = rig.judged(plain(tenant, f"Ask {PLANTED} for it", session=session))
+        verdict = rig.judged(plain(tenant, "Ask Araminta for it", session=session))
 
         def of(cls: type[Any]) -> Any:
             return rig.observer.wait(cls, lambda record: record.envelope.origin == verdict.origin).record
