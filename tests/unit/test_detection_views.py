@@ -12,7 +12,7 @@ from bench.evasion import DISGUISES, bundled
 from veilstream.detection.model import DetectionConfig, TextField
 from veilstream.detection.threats.folding import views
 from veilstream.detection.threats.gate import Gate, needed
-from veilstream.detection.threats.rules import load_rules
+from veilstream.detection.threats.rules import FORMAT, load_rules
 from veilstream.detection.threats.scan import ThreatScan
 
 RULES = load_rules()
@@ -122,3 +122,22 @@ def test_time_grows_with_the_length_and_no_faster(unit: str) -> None:
         return best
 
     assert cost(24_000) <= 16 * cost(3_000) + 0.1
+
+
+def test_no_rule_is_lost_where_a_view_has_simpler_white_space() -> None:
+    """What is looked for in the simpler view alone is found there: the same rules as when each is looked for in every view."""
+    options = re2.Options()
+    options.case_sensitive = False
+    patterns = [(rule.id, re2.compile(rule.pattern, options)) for rule in RULES if rule.category != FORMAT]
+    texts = [*bundled()["attacks"], *(example for rule in RULES for example in rule.examples)]
+    texts += [
+        dress.format(text.replace(" ", "\n", 2)) for text in texts for dress in ("{}", "## {}", "**{}**", "- {}\n\n")
+    ]
+    several = 0
+    for text in texts:
+        made = views(text)
+        several += any(view.kind == "tidy" for view in made)
+        everywhere = {name for name, pattern in patterns for view in made if pattern.search(view.text)}
+        found = {threat.rule for threat in SCAN.scan(TextField("t", text), DetectionConfig(format_check=False), made)}
+        assert found == everywhere, text
+    assert several > len(texts) / 2

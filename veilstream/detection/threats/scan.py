@@ -38,7 +38,9 @@ class ThreatScan:
         options.case_sensitive = False
         options.max_mem = AUTOMATON_BYTES
         self._patterns: list[Any] = [re2.compile(rule.pattern, options) for rule in rules]
-        self._later = [rule.category != FORMAT and not LINES.search(NONE_OF.sub("", rule.pattern)) for rule in rules]
+        self._simpler_will_do = [
+            rule.category != FORMAT and not LINES.search(NONE_OF.sub("", rule.pattern)) for rule in rules
+        ]
         """Rules that are looked for in the view that has simpler white space, where there is one: they find no less in it."""
         self._gate = Gate([rule.pattern for rule in rules])
 
@@ -51,13 +53,15 @@ class ThreatScan:
         if not text.text or not (config.threats or config.format_check):
             return ()
         found: dict[int, list[tuple[int, int]]] = {}
-        raw = _encodable(text.text)
+        raw = encodable(text.text)
         seen = (made or views(raw)) if config.threats else (View("raw", raw),)
-        in_one_line = {id(view.parent) for view in seen if view.kind == "tidy"}
+        has_simpler = {id(view.parent) for view in seen if view.kind == "tidy"}
         for view in seen:
             data = view.text.encode()
             for number in self._gate.open_for(data):
-                if self._asked_for(number, view, config) and not (id(view) in in_one_line and self._later[number]):
+                if self._asked_for(number, view, config) and not (
+                    id(view) in has_simpler and self._simpler_will_do[number]
+                ):
                     spans = list(self._spans(number, view, data))
                     if spans:
                         found.setdefault(number, []).extend(_new(found.get(number, ()), spans))
@@ -91,7 +95,7 @@ def _new(known: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> 
     return kept
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """`text`, a question mark for each half of a surrogate pair: it has no UTF-8, so no rule can speak of it."""
     try:
         text.encode()

@@ -23,7 +23,7 @@ from veilstream.detection.threats.features import plain
 from veilstream.detection.threats.folding import View, newest, views
 from veilstream.detection.threats.linear import LinearModel
 from veilstream.detection.threats.rules import FORMAT
-from veilstream.detection.threats.scan import ThreatScan
+from veilstream.detection.threats.scan import ThreatScan, encodable
 
 SOURCE: Final = "model"
 RULE: Final = "model.linear"
@@ -115,7 +115,7 @@ class Threats:
             config = replace(config, threats=False)
         if not text.text or not (config.threats or config.format_check):
             return ()
-        text = replace(text, text=text.text.encode("utf-8", "replace").decode())  # half a surrogate pair has no UTF-8
+        text = replace(text, text=encodable(text.text))
         made = views(text.text) if config.threats else (View("raw", text.text),)
         found = self.rules.scan(text, config, made)
         markup = tuple(threat for threat in found if threat.category == FORMAT)

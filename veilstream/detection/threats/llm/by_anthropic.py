@@ -17,7 +17,6 @@ from veilstream.detection.threats.llm.provider import (
 )
 from veilstream.detection.threats.llm.transport import http_client
 
-URL = "https://api.anthropic.com"
 TOKENS_MAX = 1_024
 
 

@@ -19,7 +19,6 @@ from veilstream.detection.threats.llm.provider import (
 )
 from veilstream.detection.threats.llm.transport import http_client
 
-URL = "https://generativelanguage.googleapis.com"
 TOKENS_MAX = 2_048
 """Models that reason spend some of it before they answer."""
 _WRITTEN = ("STOP", "MAX_TOKENS")

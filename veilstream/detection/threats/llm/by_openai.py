@@ -17,7 +17,6 @@ from veilstream.detection.threats.llm.provider import (
 )
 from veilstream.detection.threats.llm.transport import http_client
 
-URL = "https://api.openai.com/v1"
 TOKENS_MAX = 2_048
 """Models that reason spend some of it before they answer."""
 
