@@ -11,7 +11,7 @@ import re2
 from bench.evasion import DISGUISES, bundled
 from veilstream.detection.model import DetectionConfig, TextField
 from veilstream.detection.threats.folding import views
-from veilstream.detection.threats.gate import Gate, needed
+from veilstream.detection.threats.gate import Gate, relaxed
 from veilstream.detection.threats.rules import FORMAT, load_rules
 from veilstream.detection.threats.scan import ThreatScan
 
@@ -64,7 +64,7 @@ def test_views_that_the_caller_has_are_not_made_again() -> None:
 
 def test_the_gate_lets_every_rule_pass_that_matches() -> None:
     """What the gate reads from the patterns is needed by each match: in examples, attacks, and their disguises."""
-    gate = Gate([rule.pattern for rule in RULES])
+    gate = Gate({number: rule.pattern for number, rule in enumerate(RULES)})
     options = re2.Options()
     options.case_sensitive = False
     patterns = [re2.compile(rule.pattern, options) for rule in RULES]
@@ -76,26 +76,28 @@ def test_the_gate_lets_every_rule_pass_that_matches() -> None:
         matching = {number for number, pattern in enumerate(patterns) if pattern.search(view.text)}
         assert matching <= passed, [RULES[number].id for number in matching - passed]
         shut += len(RULES) - len(passed)
-    assert shut > 0.7 * len(RULES) * len(texts), "the gate shuts out little"
+    assert shut > 0.95 * len(RULES) * len(texts), "the gate shuts out little"
 
 
 @pytest.mark.parametrize(
-    ("pattern", "rarest"),
+    ("pattern", "expected"),
     [
-        pytest.param(
-            r"\b(?:ignore|disregard) (?:all )?rules\b", {"disregard", "ignore"}, id="a choice before a literal"
-        ),
-        pytest.param(r"summari[sz]e", {"summari"}, id="up to a class"),
-        pytest.param(r"(?:foo|bar)+x?", {"foo", "bar"}, id="repeated at least once"),
-        pytest.param(r"(?:foo)?bar", {"bar"}, id="what may be missing is not needed"),
-        pytest.param(r"foo|b*", None, id="an alternative without any"),
-        pytest.param(r"\pL{3} ?zebra", {"zebra"}, id="RE2's own classes"),
+        pytest.param(r"a[^\n]{0,80}b", r"a(?:[^\x{a}])*b", id="a gap"),
+        pytest.param(r"a[^\n]{3,80}?b", r"a(?:[^\x{a}])+b", id="a gap of some length"),
+        pytest.param(r"(?:all ){0,5}", r"(?:all\x{20})*", id="a repeated group"),
+        pytest.param(r"(?:all )?x", r"(?:all\x{20}){0,1}x", id="what may be missing"),
+        pytest.param(r"^\bfoo|bar\b$", r"(?:\bfoo|bar\b)", id="borders of words stay, others go"),
+        pytest.param(r"\pL{3}[^\p{Greek}\s]", r"(?:\pL)+[^\p{Greek}\s]", id="RE2's own classes stay"),
+        pytest.param(r"[[:alpha:]]{9}", r"[[:alpha:]]{9}", id="a class that Python reads otherwise"),
+        pytest.param(r"a{,9}", r"a{,9}", id="braces that RE2 takes as they are"),
+        pytest.param(r"\Qa.b\E{9}", r"\Qa.b\E{9}", id="what Python does not read"),
+        pytest.param(r"(?s:.){9}", r"(?s:.){9}", id="flags"),
+        pytest.param("\ue000{9}\\pL", "\ue000{9}\\pL", id="a character that stands for a class"),
     ],
 )
-def test_what_a_pattern_needs_is_read_from_it(pattern: str, rarest: set[str] | None) -> None:
-    """Only literals without which there is no match count, whatever stands around them."""
-    choices = [{literal.strip() for literal in choice} for choice in needed(pattern)]
-    assert rarest in choices if rarest else choices == []
+def test_a_pattern_is_relaxed_without_losing_a_match(pattern: str, expected: str) -> None:
+    """Bounds of repetitions go, nothing else; what cannot be read for sure is left as it is."""
+    assert relaxed(pattern) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,97 +1,130 @@
-"""Which rules a text can match at all: one pass for the words that each rule cannot do without.
+"""Which rules a text may match: a few passes over it, each for several rules at once.
 
-Every pattern has literals of which a match must hold one (`ignor`, `disregard`, …): they are read from the pattern itself,
-the rarest choice of them. All literals together are a small automaton whatever the rules are, while the rules themselves
-in one automaton would have more states than fit into memory, and each by itself costs a pass.
+All rules as they are make no automaton: a gap like `[^\\n]{0,80}` is eighty states, and those of several rules multiply. With
+each gap and each repetition without bounds (`relaxed`) they fit, and hardly more passes: a text that holds a rule's words in
+their order, near or far. What passes is looked for by itself, exactly.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from re import _constants, _parser  # type: ignore[attr-defined]  # Python's own reader of patterns
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import re2
 
-from veilstream.detection.threats.folding.words import KNOWN
-
-Choice: TypeAlias = frozenset[str]
-"""Literals of which a match holds at least one."""
-COMMON: Final = {word: 1 / (rank + 1) for rank, word in enumerate(KNOWN)}
-TOGETHER: Final = 10
-"""Rules in one automaton: its states hold which of them were met, so their number doubles with each."""
-GROUPS: Final = re.compile(r"\\p\{?\^?[A-Z][a-z]?\}?")
-"""RE2's Unicode classes, which Python's reader does not know: any class does for it."""
+TOGETHER: Final = 5
+"""Rules in one automaton. One has states for how far each of its rules has come: with more rules there are fewer passes, but
+more states to be made while texts differ, and less of them stays in the processor's cache."""
+AUTOMATON_BYTES: Final = 4 << 20
+"""Memory that each automaton may grow to; RE2 drops its states and goes on when they do not fit."""
+ONLY_RE2: Final = re.compile(r"\\[pP](?:\{\^?\w+\}|\w)")
+"""RE2's Unicode classes, which Python's reader does not know: for it each is a character of private use."""
+PRIVATE: Final = 0xE000
+READ_OTHERWISE: Final = re.compile(r"\[:|\{,|[\ue000-\uf8ff]")
+"""What Python's reader takes for something else than RE2 does, or this module: such a pattern stays as it is."""
+EXACT_MAX: Final = 2
+"""Repetitions of one character up to which their number is kept: a state each."""
+CLASSES: Final = {
+    _constants.CATEGORY_DIGIT: r"\d",
+    _constants.CATEGORY_NOT_DIGIT: r"\D",
+    _constants.CATEGORY_SPACE: r"\s",
+    _constants.CATEGORY_NOT_SPACE: r"\S",
+    _constants.CATEGORY_WORD: r"\w",
+    _constants.CATEGORY_NOT_WORD: r"\W",
+}
+BORDERS: Final = {_constants.AT_BOUNDARY: r"\b", _constants.AT_NON_BOUNDARY: r"\B"}
+"""Others (begin and end of text or line) are left out: what is at no border matches too."""
 
 
 class Gate:
-    """The literals of all rules, compiled."""
+    """The relaxed rules, compiled."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Mapping[int, str]) -> None:
+        """`patterns`: by the number that is told of it."""
         options = re2.Options()
         options.case_sensitive = False
-        rarest = [(number, choices[0]) for number, choices in enumerate(map(needed, patterns)) if choices]
-        self._always = sorted(set(range(len(patterns))) - {number for number, _ in rarest})
-        self._sets: list[tuple[Any, list[int]]] = []
-        for first in range(0, len(rarest), TOGETHER):
-            share = rarest[first : first + TOGETHER]
-            literals = re2.Set.SearchSet(options)
-            for _, choice in share:
-                literals.Add("|".join(re2.escape(literal) for literal in sorted(choice)))
-            literals.Compile()
-            self._sets.append((literals, [number for number, _ in share]))
+        options.max_mem = AUTOMATON_BYTES
+        numbers = sorted(patterns)
+        self._sets: list[tuple[list[int], Any]] = []
+        for first in range(0, len(numbers), TOGETHER):
+            share = numbers[first : first + TOGETHER]
+            together = re2.Set.SearchSet(options)
+            for number in share:
+                together.Add(relaxed(patterns[number]))
+            together.Compile()
+            self._sets.append((share, together))
 
     def open_for(self, data: bytes) -> list[int]:
-        """Numbers of the patterns that may match a text, given as UTF-8, in order.
-
-        The rarest choice alone is looked for: a second one shuts out few patterns more, and costs what they cost.
-        """
-        met = [numbers[at] for literals, numbers in self._sets for at in literals.Match(data) or ()]
-        return sorted([*self._always, *met])
+        """Numbers of the patterns that may match a text, given as UTF-8, in order."""
+        return [share[at] for share, together in self._sets for at in sorted(together.Match(data) or ())]
 
 
-def needed(pattern: str) -> list[Choice]:
-    """What each match of an RE2 `pattern` holds: of each choice one literal (lower case). The rarest choice is the first."""
+def relaxed(pattern: str) -> str:
+    """An RE2 pattern that matches wherever `pattern` does, without counting; `pattern` itself if only RE2 can read it."""
+    if READ_OTHERWISE.search(pattern):
+        return pattern
+    classes = ONLY_RE2.findall(pattern)
+    names = iter(range(PRIVATE, PRIVATE + len(classes)))
     try:
-        items = list(_parser.parse(GROUPS.sub(r"\\w", pattern)))
-    except re.error:
-        return []  # written in what only RE2 knows: the pattern is looked for in every text
-    return sorted(_choices(items), key=_cost)
+        parsed = _parser.parse(ONLY_RE2.sub(lambda _: chr(next(names)), pattern))
+        if parsed.state.flags & ~re.UNICODE:
+            return pattern
+        return _Relaxed(classes).row(parsed)
+    except (re.error, _OnlyRE2):
+        return pattern
 
 
-def _choices(items: Iterable[tuple[Any, Any]]) -> set[Choice]:
-    """What the parts of a sequence need, each by itself."""
-    choices: set[Choice] = set()
-    run = ""
-    for kind, value in items:
+class _OnlyRE2(Exception):
+    """A part of a pattern that is not written anew here."""
+
+
+class _Relaxed:
+    """Writes a parsed pattern again."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+
+    def row(self, items: Iterable[tuple[Any, Any]]) -> str:
+        return "".join(self._part(kind, value) for kind, value in items)
+
+    def _part(self, kind: Any, value: Any) -> str:
         if kind is _constants.LITERAL:
-            run += chr(value).lower()
-            continue
-        choices.add(frozenset({run}))
-        run = ""
-        if kind is _constants.SUBPATTERN:
-            choices |= _choices(value[-1])
-        else:
-            choices.add(_of_part(kind, value) or frozenset({""}))
-    choices.add(frozenset({run}))
-    return {choice for choice in choices if all(len(literal.strip()) > 1 for literal in choice)}
+            return self._character(value)
+        if kind is _constants.NOT_LITERAL:
+            return f"[^{self._character(value)}]"
+        if kind is _constants.ANY:
+            return "."
+        if kind is _constants.IN:
+            return f"[{''.join(self._of_class(*item) for item in value)}]"
+        if kind is _constants.AT:
+            return BORDERS.get(value, "")
+        if kind is _constants.BRANCH:
+            return f"(?:{'|'.join(self.row(branch) for branch in value[1])})"
+        if kind is _constants.SUBPATTERN and not (value[1] or value[2]):
+            return f"(?:{self.row(value[3])})"
+        if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+            return self._repeated(*value)
+        raise _OnlyRE2
 
+    def _repeated(self, least: int, most: int, items: Sequence[tuple[Any, Any]]) -> str:
+        once = f"(?:{self.row(items)})"
+        if most == 1 or (most <= EXACT_MAX and len(items) == 1 and items[0][0] is not _constants.SUBPATTERN):
+            return f"{once}{{{least},{most}}}"
+        return once + ("+" if least else "*")
 
-def _of_sequence(items: Iterable[tuple[Any, Any]]) -> Choice | None:
-    return min(_choices(items), key=_cost, default=None)
+    def _of_class(self, kind: Any, value: Any) -> str:
+        if kind is _constants.NEGATE:
+            return "^"
+        if kind is _constants.LITERAL:
+            return self._character(value)
+        if kind is _constants.RANGE:
+            return "-".join(map(self._character, value))
+        return CLASSES[value]
 
-
-def _of_part(kind: Any, value: Any) -> Choice | None:
-    """The rarest choice of a part that is no group."""
-    if kind is _constants.BRANCH:
-        parts = [_of_sequence(part) for part in value[1]]
-        return frozenset().union(*parts) if all(part is not None for part in parts) else None  # type: ignore[arg-type]
-    if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT) and value[0] > 0:
-        return _of_sequence(value[2])
-    return None
-
-
-def _cost(choice: Choice) -> float:
-    """A measure of how many texts hold one of the literals: common words and short ones are in most."""
-    return sum(max(4.0 ** -len(literal), COMMON.get(literal.strip(), 0.0)) for literal in choice)
+    def _character(self, code: int) -> str:
+        if PRIVATE <= code < PRIVATE + len(self._classes):
+            return self._classes[code - PRIVATE]
+        character = chr(code)
+        return character if character.isascii() and character.isalnum() else f"\\x{{{code:x}}}"

@@ -1,6 +1,6 @@
 """Apply the threat rules to a text and its folded views, in time linear in its length whatever the text is (RE2).
 
-One pass over a view tells which rules can match it (`gate.py`); only these are looked for.
+A few passes over a view tell which rules may match it (`gate.py`); only these are looked for.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ class ThreatScan:
         options.case_sensitive = False
         options.max_mem = AUTOMATON_BYTES
         self._patterns: list[Any] = [re2.compile(rule.pattern, options) for rule in rules]
-        self._simpler_will_do = [
-            rule.category != FORMAT and not LINES.search(NONE_OF.sub("", rule.pattern)) for rule in rules
-        ]
-        """Rules that are looked for in the view that has simpler white space, where there is one: they find no less in it."""
-        self._gate = Gate([rule.pattern for rule in rules])
+        every = range(len(rules))
+        self._gate = Gate({number: rules[number].pattern for number in every})
+        self._gate_of_lines = Gate({number: rules[number].pattern for number in every if speaks_of_lines(rules[number])})
+        """For a view of which there is one with simpler white space: other rules find no less in that."""
 
     def scan(self, text: TextField, config: DetectionConfig, made: Sequence[View] | None = None) -> tuple[Threat, ...]:
         """The threats in a text: by rule in the order of the file, in a rule by place, at most SPANS_MAX a rule.
@@ -58,10 +57,9 @@ class ThreatScan:
         has_simpler = {id(view.parent) for view in seen if view.kind == "tidy"}
         for view in seen:
             data = view.text.encode()
-            for number in self._gate.open_for(data):
-                if self._asked_for(number, view, config) and not (
-                    id(view) in has_simpler and self._simpler_will_do[number]
-                ):
+            gate = self._gate_of_lines if id(view) in has_simpler else self._gate
+            for number in gate.open_for(data):
+                if self._asked_for(number, view, config):
                     spans = list(self._spans(number, view, data))
                     if spans:
                         found.setdefault(number, []).extend(_new(found.get(number, ()), spans))
@@ -84,6 +82,11 @@ class ThreatScan:
             if not is_ascii:
                 start, end = len(data[:start].decode()), len(data[:end].decode())
             yield view.original(start, end)
+
+
+def speaks_of_lines(rule: Rule) -> bool:
+    """Whether a rule may find more in a text than in the same with simpler white space."""
+    return rule.category == FORMAT or LINES.search(NONE_OF.sub("", rule.pattern)) is not None
 
 
 def _new(known: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
