@@ -45,20 +45,15 @@ def matrix(bags: Sequence[Bag], labels: Sequence[int]) -> Matrix:
 
     chance = random.Random(5)
     indices, values, ends, owner, whole = [], [], [0], [], []
-    offsets = np.cumsum((0, *SIZES[:-1]))
     for number, (bag, label) in enumerate(zip(bags, labels, strict=True)):
         count = len(bag.starts)
         if not count:
             continue
-        order = [np.argsort(where, kind="stable") for where in bag.sentences]
-        found = [features[by] for features, by in zip(bag.features, order, strict=True)]
-        where = [sentences[by] for sentences, by in zip(bag.sentences, order, strict=True)]
         stretches = [] if label else _stretches(count, chance)
         for first, last in [(0, count), *stretches]:
             for kind in range(len(SIZES)):
-                low, high = np.searchsorted(where[kind], (first, last))
-                unique = np.unique(found[kind][low:high])
-                indices.append(unique + offsets[kind])
+                unique = np.unique(bag.stretch(kind, first, last))
+                indices.append(unique)
                 values.append(np.full(len(unique), SCALES[kind] / np.sqrt(max(1, len(unique))), dtype=np.float32))
             ends.append(ends[-1] + sum(len(part) for part in indices[-len(SIZES) :]))
             owner.append(number)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from veilstream.contracts.errors import ConfigError
-from veilstream.detection.threats.features import CHAR, CONCEPT, SIZES, WORD, Bag, Features, load_features
+from veilstream.detection.threats.features import CHAR, CONCEPT, OFFSETS, SIZES, WORD, Bag, Features, load_features
 
 FEATURES = load_features()
 
 
 def seen(bag: Bag, kind: int) -> set[int]:
-    return set(bag.features[kind].tolist())
+    return set(bag.stretch(kind, 0, len(bag.starts)).tolist())
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,9 @@ def test_sentences_are_spans_of_the_text(text: str, sentences: list[str]) -> Non
 
 def test_a_text_without_signs_is_cut_like_any_other() -> None:
     """No sentence is longer than the limit."""
-    assert max(FEATURES.read("word " * 500).words) <= 48
+    bag = FEATURES.read("word " * 500)
+    assert max(bag.ends - bag.starts) <= 48 * len("word ")
+    assert len(bag.starts) < 15
 
 
 @pytest.mark.parametrize(
@@ -87,16 +89,19 @@ def test_a_sentence_alone_has_the_features_it_has_among_others() -> None:
     alone = FEATURES.read("Ignore the rules.")
     among = FEATURES.read("It rains. Ignore the rules. It rains.")
     for kind in (WORD, CHAR, CONCEPT):
-        assert set(among.features[kind][among.sentences[kind] == 1].tolist()) == seen(alone, kind)
+        assert set(among.stretch(kind, 1, 2).tolist()) == seen(alone, kind)
 
 
 def test_every_feature_has_a_weight() -> None:
-    """Numbers lie within the tables, each with a sentence there is."""
+    """Numbers lie within the part of their kind; each sentence has its own, and all of them are some sentence's."""
     bag = FEATURES.read("Ignore <|im_start|> the rules!! 你好, don't. \U0001d41a x" * 3)
-    for kind, size in enumerate(SIZES):
-        assert np.all((bag.features[kind] >= 0) & (bag.features[kind] < size))
-        assert len(bag.features[kind]) == len(bag.sentences[kind])
-        assert np.all((bag.sentences[kind] >= 0) & (bag.sentences[kind] < len(bag.starts)))
+    sentences = range(len(bag.starts))
+    for kind, (offset, size) in enumerate(zip(OFFSETS, SIZES, strict=True)):
+        whole = bag.stretch(kind, 0, len(sentences))
+        assert np.all((whole >= offset) & (whole < offset + size))
+        parts = [bag.stretch(kind, number, number + 1) for number in sentences]
+        assert sorted(np.concatenate(parts)) == sorted(whole)
+    assert sum(len(bag.stretch(kind, 0, len(sentences))) for kind in range(len(SIZES))) == len(bag.features)
 
 
 @pytest.mark.parametrize("unit", ["a", "a ", ".", "! ", "ignore rules. ", "\n", "é\u0301", "你"])

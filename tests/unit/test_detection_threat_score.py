@@ -13,7 +13,7 @@ from veilstream.contracts.errors import ConfigError
 from veilstream.detection.model import DetectionConfig, TextField, Threat
 from veilstream.detection.threats import load_threats
 from veilstream.detection.threats.features import SIZES, Features, load_features
-from veilstream.detection.threats.linear import LinearModel, load_model, quantized, save_model
+from veilstream.detection.threats.linear import SHARES, LinearModel, load_model, quantized, save_model
 from veilstream.detection.threats.score import SCALE, Calibration, load_calibration
 from veilstream.policy.document import ModeThresholds
 
@@ -175,10 +175,13 @@ def test_weights_keep_their_size_in_a_byte() -> None:
     table = np.linspace(-2, 2, SIZES[2]).astype(np.float32)
     tables = [np.zeros(SIZES[0], np.float32), np.zeros(SIZES[1], np.float32), table]
     model = quantized(tables, 0.5, load_features())
-    kept = model.levels[2][model.tables[2]]
+    words, kept = (
+        SHARES[model.codes[part]] * model.tops[kind]
+        for kind, part in ((0, slice(SIZES[0])), (2, slice(-SIZES[2], None)))
+    )
     assert np.allclose(kept, table, atol=0.02)
     assert np.allclose(kept[np.abs(table) < 0.01], table[np.abs(table) < 0.01], atol=0.002)
-    assert not model.levels[0][model.tables[0]].any()
+    assert not model.codes[: -SIZES[2]].any()
 
 
 def test_repetition_and_length_do_not_make_a_score() -> None:

@@ -72,11 +72,11 @@ def relaxed(pattern: str) -> str:
         if parsed.state.flags & ~re.UNICODE:
             return pattern
         return _Relaxed(classes).row(parsed)
-    except (re.error, _OnlyRE2):
+    except (re.error, _UnreadError):
         return pattern
 
 
-class _OnlyRE2(Exception):
+class _UnreadError(Exception):
     """A part of a pattern that is not written anew here."""
 
 
@@ -91,22 +91,24 @@ class _Relaxed:
 
     def _part(self, kind: Any, value: Any) -> str:
         if kind is _constants.LITERAL:
-            return self._character(value)
-        if kind is _constants.NOT_LITERAL:
-            return f"[^{self._character(value)}]"
-        if kind is _constants.ANY:
-            return "."
-        if kind is _constants.IN:
-            return f"[{''.join(self._of_class(*item) for item in value)}]"
-        if kind is _constants.AT:
-            return BORDERS.get(value, "")
-        if kind is _constants.BRANCH:
-            return f"(?:{'|'.join(self.row(branch) for branch in value[1])})"
-        if kind is _constants.SUBPATTERN and not (value[1] or value[2]):
-            return f"(?:{self.row(value[3])})"
-        if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
-            return self._repeated(*value)
-        raise _OnlyRE2
+            written = self._character(value)
+        elif kind is _constants.NOT_LITERAL:
+            written = f"[^{self._character(value)}]"
+        elif kind is _constants.ANY:
+            written = "."
+        elif kind is _constants.IN:
+            written = f"[{''.join(self._of_class(*item) for item in value)}]"
+        elif kind is _constants.AT:
+            written = BORDERS.get(value, "")
+        elif kind is _constants.BRANCH:
+            written = f"(?:{'|'.join(self.row(branch) for branch in value[1])})"
+        elif kind is _constants.SUBPATTERN and not (value[1] or value[2]):
+            written = f"(?:{self.row(value[3])})"
+        elif kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
+            written = self._repeated(*value)
+        else:
+            raise _UnreadError
+        return written
 
     def _repeated(self, least: int, most: int, items: Sequence[tuple[Any, Any]]) -> str:
         once = f"(?:{self.row(items)})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -17,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from veilstream.contracts.errors import ConfigError
-from veilstream.detection.threats.features import BITS, SIZES, Bag, Features, Integers
+from veilstream.detection.threats.features import OFFSETS, ROWS, SIZES, Bag, Features
+from veilstream.detection.threats.tokens import Integers
 
 WEIGHTS: Final = Path(__file__).with_name("linear.npz")
 FORMAT: Final = 1
@@ -30,6 +32,16 @@ SHARE_OF_SHORT: Final = 0.3
 
 LEVELS: Final = 127
 """On each side of zero."""
+_ROOTS: Final = np.concatenate([np.arange(LEVELS + 2), np.arange(-LEVELS, 0)]) / LEVELS
+SHARES: Final = np.abs(_ROOTS) * _ROOTS
+"""Of each level; negative ones count from the end."""
+ROUNDING: Final = 1e-9
+"""Stretches that differ by less have the same words: the first is named."""
+PAGE_SHIFT: Final = 20
+"""Bits of a feature's number, below that of its page."""
+FEATURE: Final = (1 << PAGE_SHIFT) - 1
+FIRST_ROWS: Final = [ROWS.index(kind) for kind in range(len(SIZES))]
+"""Of each kind, its first row in a Bag."""
 
 Codes: TypeAlias = npt.NDArray[np.int8]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -51,10 +63,10 @@ class LinearModel:
     """Weights by kind of feature."""
 
     features: Features
-    tables: tuple[Codes, ...]
-    """Of each feature, the number of its weight's level: a byte, so that a table stays in the processor's cache."""
-    levels: tuple[Floats, ...]
-    """By kind, the weight of each level; negative levels count from the end."""
+    codes: Codes
+    """Of each feature, the number of its weight's level: a byte, so that the table stays in the processor's cache."""
+    tops: Doubles
+    """By kind, the largest weight: a weight is its level's share (SHARES) of that."""
     bias: float
 
     def judge(self, text: str) -> Judged:
@@ -72,29 +84,42 @@ class LinearModel:
     def _worst_page(self, bag: Bag) -> float:
         """Value of the worst page. A feature counts once in a page: what is said ten times weighs no more than said once."""
         pages = (len(bag.starts) - 1) // PAGE + 1
-        values = np.zeros(pages)
-        for kind, (found, where, bits) in enumerate(zip(bag.features, bag.sentences, BITS, strict=True)):
-            keys = np.sort(found if pages == 1 else (where // PAGE << bits) | found)
-            is_first = np.ones(len(keys), dtype=bool)
-            np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-            once = keys[is_first]
-            page = once >> bits
-            sums = np.bincount(page, self._weights(kind, once & ((1 << bits) - 1)), pages)
-            values += sums / np.sqrt(np.maximum(np.bincount(page, minlength=pages), 1))
-        return float(values.max())
-
-    def _weights(self, kind: int, found: Integers) -> Floats:
-        weights: Floats = self.levels[kind][self.tables[kind][found]]
-        return weights
+        keys = bag.features if pages == 1 else bag.features + (_pages(bag) << PAGE_SHIFT)
+        keys = np.sort(keys)
+        is_first = np.empty(len(keys), dtype=bool)
+        is_first[:1] = True
+        np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+        once = keys[is_first]
+        edges = ((np.arange(pages + 1) << PAGE_SHIFT)[:, None] + OFFSETS).ravel()[: pages * len(SIZES) + 1]
+        borders = once.searchsorted(edges.astype(keys.dtype))
+        sums = _summed(SHARES[self.codes[once & FEATURE]])[borders]
+        numbers = (borders[1:] - borders[:-1]).reshape(pages, -1)
+        sums = (sums[1:] - sums[:-1]).reshape(pages, -1)
+        return float((sums / np.sqrt(np.maximum(numbers, 1)) @ self.tops).max())
 
     def _running(self, bag: Bag) -> tuple[Doubles, Doubles]:
         """Running sums over the sentences, by kind: of weights and of numbers of features."""
-        count = len(bag.starts)
-        sums, numbers = np.zeros((len(SIZES), count + 1)), np.zeros((len(SIZES), count + 1))
-        for kind, (found, where) in enumerate(zip(bag.features, bag.sentences, strict=True)):
-            np.cumsum(np.bincount(where, self._weights(kind, found), count), out=sums[kind, 1:])
-            np.cumsum(np.bincount(where, minlength=count), out=numbers[kind, 1:])
-        return sums, numbers
+        borders = bag.borders - bag.borders[:, :1]
+        sums = _summed(SHARES[self.codes[bag.features]])[bag.borders]
+        of_rows = np.add.reduceat(sums - sums[:, :1], FIRST_ROWS) * self.tops[:, None]
+        return of_rows, np.add.reduceat(borders, FIRST_ROWS)
+
+
+def _of(kind: int) -> slice:
+    return slice(OFFSETS[kind], OFFSETS[kind] + SIZES[kind])
+
+
+def _summed(values: Doubles) -> Doubles:
+    """Running sums, the empty one first."""
+    sums = np.zeros(len(values) + 1)
+    np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def _pages(bag: Bag) -> Integers:
+    """Number of each feature's page."""
+    pages = np.arange(len(bag.starts)) // PAGE
+    return np.repeat(np.tile(pages, len(bag.borders)), np.diff(bag.borders).ravel())
 
 
 def _worst_stretch(sums: Doubles, numbers: Doubles) -> tuple[float, int, int]:
@@ -104,10 +129,11 @@ def _worst_stretch(sums: Doubles, numbers: Doubles) -> tuple[float, int, int]:
     weight = sums[:, ends] - sums[:, starts]
     number = numbers[:, ends] - numbers[:, starts]
     values = (weight / np.sqrt(np.maximum(number, 1))).sum(axis=0)
-    worst = int(np.argmax(values))
+    worst = int(np.argmax(values >= values.max() - ROUNDING))
     return float(values[worst]), int(starts[worst]), int(ends[worst]) - 1
 
 
+@lru_cache(maxsize=64)  # most texts have few sentences
 def _stretches(count: int) -> tuple[Integers, Integers]:
     """First sentence, and the one behind the last, of the stretches of `count` sentences; they overlap by three quarters."""
     starts, ends = [], []
@@ -123,18 +149,13 @@ def _stretches(count: int) -> tuple[Integers, Integers]:
 
 
 def quantized(tables: Sequence[Floats], bias: float, features: Features) -> LinearModel:
-    """The model of these weights, each to one of 255 levels, on a scale of square roots: small weights are many, and count."""
+    """The model of these weights by kind, each to one of 255 levels on a scale of square roots: small ones are many."""
     tops = [float(np.abs(table).max()) or 1.0 for table in tables]
-    codes = tuple(
+    codes = [
         np.rint(np.sign(table) * np.sqrt(np.abs(table) / top) * LEVELS).astype(np.int8)
         for table, top in zip(tables, tops, strict=True)
-    )
-    return LinearModel(features, codes, tuple(map(_levels, tops)), bias)
-
-
-def _levels(top: float) -> Floats:
-    roots = np.concatenate([np.arange(LEVELS + 2), np.arange(-LEVELS, 0)]) / LEVELS
-    return (np.abs(roots) * roots * top).astype(np.float32)
+    ]
+    return LinearModel(features, np.concatenate(codes), np.array(tops), bias)
 
 
 def save_model(model: LinearModel, file: Path = WEIGHTS) -> None:
@@ -143,9 +164,9 @@ def save_model(model: LinearModel, file: Path = WEIGHTS) -> None:
         "format": np.array(FORMAT),
         "bias": np.array(model.bias, dtype=np.float32),
         "concepts": np.array(model.features.names),
-        "tops": np.array([levels[LEVELS] for levels in model.levels], dtype=np.float32),
+        "tops": model.tops.astype(np.float32),
     }
-    content |= {f"table{kind}": table for kind, table in enumerate(model.tables)}
+    content |= {f"table{kind}": model.codes[_of(kind)] for kind in range(len(SIZES))}
     np.savez_compressed(file, **content)
 
 
@@ -156,9 +177,9 @@ def load_model(features: Features, file: Path = WEIGHTS) -> LinearModel:
             if int(content["format"]) != FORMAT or tuple(content["concepts"].tolist()) != features.names:
                 raise ConfigError(f"{file} was made for other features: make it anew with `make train-threats`")
             tables = tuple(content[f"table{kind}"] for kind in range(len(SIZES)))
-            levels, bias = tuple(_levels(float(top)) for top in content["tops"]), float(content["bias"])
+            tops, bias = content["tops"].astype(np.float64), float(content["bias"])
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{file} holds no weights of the threat model: {error}") from error
     if tuple(len(table) for table in tables) != SIZES or any(table.dtype != np.int8 for table in tables):
         raise ConfigError(f"{file} has other tables than this release reads: make it anew with `make train-threats`")
-    return LinearModel(features, tables, levels, bias)
+    return LinearModel(features, np.concatenate(tables), tops, bias)

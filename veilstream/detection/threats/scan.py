@@ -40,7 +40,9 @@ class ThreatScan:
         self._patterns: list[Any] = [re2.compile(rule.pattern, options) for rule in rules]
         every = range(len(rules))
         self._gate = Gate({number: rules[number].pattern for number in every})
-        self._gate_of_lines = Gate({number: rules[number].pattern for number in every if speaks_of_lines(rules[number])})
+        self._gate_of_lines = Gate(
+            {number: rules[number].pattern for number in every if speaks_of_lines(rules[number])}
+        )
         """For a view of which there is one with simpler white space: other rules find no less in that."""
 
     def scan(self, text: TextField, config: DetectionConfig, made: Sequence[View] | None = None) -> tuple[Threat, ...]:

@@ -19,11 +19,11 @@ from typing import Final
 from veilstream.contracts.errors import ConfigError
 from veilstream.detection.model import DetectionConfig, TextField, Threat
 from veilstream.detection.threats.advice import advise
-from veilstream.detection.threats.features import plain
 from veilstream.detection.threats.folding import View, newest, views
 from veilstream.detection.threats.linear import LinearModel
 from veilstream.detection.threats.rules import FORMAT
 from veilstream.detection.threats.scan import ThreatScan, encodable
+from veilstream.detection.threats.tokens import plain
 
 SOURCE: Final = "model"
 RULE: Final = "model.linear"

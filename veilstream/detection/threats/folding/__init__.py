@@ -7,7 +7,7 @@ something, so ordinary ASCII text in one line has one view, and most texts have 
 
     plain     NFKC, invisible and bidi marks out, tag characters read, control characters out
     spaced    letter spacing undone: `i g n o r e`, `i-g-n-o-r-e`
-    tidy      white space simple (a line break is a space; an empty line stays one line break), emphasis out
+    tidy      white space simple (a line break is a space), emphasis out
     decoded   base64, base32, hexadecimal, binary, decimal codes, URL, HTML entities and escapes undone in place
     latin     look-alikes and accented letters as the ASCII they look like
     whole     words torn by separators made whole, glued words taken apart
@@ -105,12 +105,13 @@ class _Made:
         self._hints_of = self.views[0]
 
     def chain(self, view: View, rounds: int) -> View:
-        """The newest view of the chain that begins with `view`."""
-        for _ in range(rounds):
-            before = view
-            for step in CHAIN:
-                view = self.step(step, view)
-            if view is before:
+        """The newest view of the chain that begins with `view`: at the latest when every step has looked at it in vain."""
+        vain = 0
+        for step in CHAIN * rounds:
+            made = self.step(step, view)
+            vain = vain + 1 if made is view else 0
+            view = made
+            if vain == len(CHAIN):
                 break
         return view
 

@@ -38,10 +38,6 @@ class View:
             view = view.parent
         return start, end
 
-    def pieces(self) -> list[tuple[int, int]]:
-        """Spans of this view's text that differ from its parent's, in order: of `decoded`, what was decoded."""
-        return [(start, end) for start, end in zip(self._starts, self._ends, strict=True) if end > start]
-
     def _place(self, position: int) -> tuple[int, int]:
         """Where the character at `position` stands in the parent."""
         at = bisect_right(self._starts, position) - 1
@@ -58,9 +54,9 @@ class View:
 
 
 def apart(pieces: Iterable[Piece]) -> list[Piece]:
-    """In order, without those that overlap an earlier one."""
+    """In order, without those that overlap an earlier one, or a longer one with the same beginning."""
     kept: list[Piece] = []
-    for piece in sorted(pieces):
+    for piece in sorted(pieces, key=lambda piece: (piece[0], -piece[1])):
         if not kept or piece[0] >= kept[-1][1]:
             kept.append(piece)
     return kept
