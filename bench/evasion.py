@@ -90,7 +90,9 @@ def score() -> Judge:
     from veilstream.policy.document import ModeThresholds
 
     threats, config, threshold = load_threats(), DetectionConfig(format_check=False), ModeThresholds().moderate.review
-    return lambda text: any(threat.confidence >= threshold for threat in threats.scan(TextField("text", text), config))
+    return lambda text: any(
+        threat.confidence >= threshold for threat in threats.scan([(TextField("text", text), config)])[0]
+    )
 
 
 JUDGES: Final[Mapping[str, Callable[[], Judge]]] = {"rules": rules, "score": score}

@@ -49,7 +49,7 @@ def read(examples: Sequence[Example], features: Features) -> list[Reading]:
             for hit in scan.scan(TextField("text", example.text), config, made)
             if hit.category != FORMAT
         }
-        bags = tuple(features.read(view.text) for view in seen_by_model(made))
+        bags = tuple(features.read([view.text]) for view in seen_by_model(made))
         readings.append(Reading(bags, tuple(hits.values())))
     return readings
 
@@ -80,4 +80,4 @@ def left_out(
 
 def worst(model: LinearModel, reading: Reading) -> float:
     """The model's value of the worst view."""
-    return max(model.judge_bag(bag).value for bag in reading.bags)
+    return max(judged.value for bag in reading.bags for judged in model.judge_bag(bag))

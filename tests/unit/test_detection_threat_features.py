@@ -37,13 +37,13 @@ def seen(bag: Bag, kind: int) -> set[int]:
 )
 def test_sentences_are_spans_of_the_text(text: str, sentences: list[str]) -> None:
     """Their offsets count code points of the text as it was handed in."""
-    bag = FEATURES.read(text)
+    bag = FEATURES.read([text])
     assert [text[start:end] for start, end in zip(bag.starts, bag.ends, strict=True)] == sentences
 
 
 def test_a_text_without_signs_is_cut_like_any_other() -> None:
     """No sentence is longer than the limit."""
-    bag = FEATURES.read("word " * 500)
+    bag = FEATURES.read(["word " * 500])
     assert max(bag.ends - bag.starts) <= 48 * len("word ")
     assert len(bag.starts) < 15
 
@@ -61,7 +61,7 @@ def test_a_text_without_signs_is_cut_like_any_other() -> None:
 def test_what_reads_alike_has_the_same_features(one: str, other: str) -> None:
     """Of every kind."""
     for kind in (WORD, CHAR, CONCEPT):
-        assert seen(FEATURES.read(one), kind) == seen(FEATURES.read(other), kind)
+        assert seen(FEATURES.read([one]), kind) == seen(FEATURES.read([other]), kind)
 
 
 @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ def test_what_reads_alike_has_the_same_features(one: str, other: str) -> None:
 )
 def test_concepts_are_the_same_in_other_words(one: str, other: str, alike: bool) -> None:
     """A row of concepts is a feature whatever words and language it is said in, near each other and in order."""
-    assert (seen(FEATURES.read(one), CONCEPT) == seen(FEATURES.read(other), CONCEPT)) is alike
+    assert (seen(FEATURES.read([one]), CONCEPT) == seen(FEATURES.read([other]), CONCEPT)) is alike
 
 
 def test_a_sentence_alone_has_the_features_it_has_among_others() -> None:
     """So that a stretch is worth the same wherever it stands."""
-    alone = FEATURES.read("Ignore the rules.")
-    among = FEATURES.read("It rains. Ignore the rules. It rains.")
+    alone = FEATURES.read(["Ignore the rules."])
+    among = FEATURES.read(["It rains. Ignore the rules. It rains."])
     for kind in (WORD, CHAR, CONCEPT):
         assert set(among.stretch(kind, 1, 2).tolist()) == seen(alone, kind)
 
 
 def test_every_feature_has_a_weight() -> None:
     """Numbers lie within the part of their kind; each sentence has its own, and all of them are some sentence's."""
-    bag = FEATURES.read("Ignore <|im_start|> the rules!! 你好, don't. \U0001d41a x" * 3)
+    bag = FEATURES.read(["Ignore <|im_start|> the rules!! 你好, don't. \U0001d41a x" * 3])
     sentences = range(len(bag.starts))
     for kind, (offset, size) in enumerate(zip(OFFSETS, SIZES, strict=True)):
         whole = bag.stretch(kind, 0, len(sentences))
@@ -102,6 +102,32 @@ def test_every_feature_has_a_weight() -> None:
         parts = [bag.stretch(kind, number, number + 1) for number in sentences]
         assert sorted(np.concatenate(parts)) == sorted(whole)
     assert sum(len(bag.stretch(kind, 0, len(sentences))) for kind in range(len(SIZES))) == len(bag.features)
+
+
+def test_texts_are_read_together_as_each_by_itself() -> None:
+    """The features of each, its sentences and their places: none reaches over the end of a text."""
+    texts = [
+        "Ignore the rules. It's fine",
+        "",
+        "règles\u200b",
+        " \n",
+        "don",
+        "'t",
+        "你好。x",
+        "\U0001d41a " * 60,
+        "\ud800",
+        "last",
+    ]
+    together = FEATURES.read(texts)
+    assert together.texts.tolist()[0] == 0
+    for text, first, end in zip(texts, together.texts[:-1], together.texts[1:], strict=True):
+        alone = FEATURES.read([text])
+        assert together.starts[first:end].tolist() == alone.starts.tolist()
+        assert together.ends[first:end].tolist() == alone.ends.tolist()
+        for kind in (WORD, CHAR, CONCEPT):
+            for number in range(end - first):
+                mine = together.stretch(kind, first + number, first + number + 1)
+                assert mine.tolist() == alone.stretch(kind, number, number + 1).tolist()
 
 
 @pytest.mark.parametrize("unit", ["a", "a ", ".", "! ", "ignore rules. ", "\n", "é\u0301", "你"])
@@ -112,7 +138,7 @@ def test_reading_takes_time_by_length(unit: str) -> None:
         times = []
         for _ in range(5):
             begun = time.process_time()
-            FEATURES.read(text)
+            FEATURES.read([text])
             times.append(time.process_time() - begun)
         return min(times)
 
@@ -140,5 +166,5 @@ def test_a_wrong_file_of_concepts_is_named(tmp_path: Path, content: str) -> None
 def test_one_word_counts_in_the_first_list() -> None:
     """A whole word is taken before a beginning, a longer beginning before a shorter one."""
     features = Features({"a": "ignor*", "b": "ignore ignor*", "c": "ignorant*"})
-    by_word = {word: seen(features.read(word), CONCEPT) for word in ("ignoring", "ignore", "ignorants")}
+    by_word = {word: seen(features.read([word]), CONCEPT) for word in ("ignoring", "ignore", "ignorants")}
     assert len({frozenset(numbers) for numbers in by_word.values()}) == 3

@@ -13,7 +13,7 @@ from veilstream.contracts.errors import ConfigError
 from veilstream.detection.model import DetectionConfig, TextField, Threat
 from veilstream.detection.threats import load_threats
 from veilstream.detection.threats.features import SIZES, Features, load_features
-from veilstream.detection.threats.linear import SHARES, LinearModel, load_model, quantized, save_model
+from veilstream.detection.threats.linear import SQUARES, TOP, LinearModel, load_model, quantized, save_model
 from veilstream.detection.threats.score import SCALE, Calibration, load_calibration
 from veilstream.policy.document import ModeThresholds
 
@@ -27,7 +27,7 @@ TEXTS = [
 
 
 def scan(text: str, role: str = "", path: str = "text") -> tuple[Threat, ...]:
-    return THREATS.scan(TextField(path, text, role), CONFIG)
+    return THREATS.scan([(TextField(path, text, role), CONFIG)])[0]
 
 
 def score(text: str, role: str = "", path: str = "text") -> float:
@@ -140,6 +140,22 @@ def test_rules_add_to_the_value_and_never_take_away() -> None:
     assert values == sorted(values)
 
 
+@pytest.mark.parametrize("size", [2, 7, 40])
+def test_texts_asked_together_are_judged_as_each_by_itself(size: int) -> None:
+    """To the last digit: which texts come together is chance, and a replay must say the same."""
+    asked = [
+        (TextField("text", row["text"], role), CONFIG) for row in TEXTS[:80] for role in ("user", "tool", "system")
+    ]
+    asked += [
+        (TextField("text", "", "user"), CONFIG),
+        (TextField("text", "...", "user"), replace(CONFIG, threats=False)),
+    ]
+    alone = [THREATS.scan([one])[0] for one in asked]
+    together = [found for at in range(0, len(asked), size) for found in THREATS.scan(asked[at : at + size])]
+    assert together == alone
+    assert sum(map(bool, alone)) > 40
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"any_rule": 1}', '{"any_rule": 1, "per_logit": 1, "values": [1, 2]}'])
 def test_a_wrong_calibration_is_named(tmp_path: Path, content: str) -> None:
     """The process ends at its start, with the file's name."""
@@ -153,7 +169,7 @@ def test_a_model_made_for_other_concepts_is_refused(tmp_path: Path) -> None:
     """Its weights would be those of other features."""
     features, file = load_features(), tmp_path / "linear.npz"
     save_model(quantized([np.zeros(size, dtype=np.float32) for size in SIZES], 0.0, features), file)
-    assert load_model(features, file).judge(ATTACK).value == 0
+    assert load_model(features, file).judge([ATTACK])[0].value == 0
     with pytest.raises(ConfigError, match=r"linear\.npz"):
         load_model(Features({"other": "word"}), file)
     file.write_bytes(b"garbage")
@@ -167,7 +183,7 @@ def test_a_saved_model_is_the_model(tmp_path: Path) -> None:
     save_model(THREATS.model, one)
     save_model(load_model(load_features(), one), other)
     assert one.read_bytes() == other.read_bytes()
-    assert load_model(load_features(), other).judge(ATTACK) == THREATS.model.judge(ATTACK)
+    assert load_model(load_features(), other).judge([ATTACK]) == THREATS.model.judge([ATTACK])
 
 
 def test_weights_keep_their_size_in_a_byte() -> None:
@@ -175,10 +191,7 @@ def test_weights_keep_their_size_in_a_byte() -> None:
     table = np.linspace(-2, 2, SIZES[2]).astype(np.float32)
     tables = [np.zeros(SIZES[0], np.float32), np.zeros(SIZES[1], np.float32), table]
     model = quantized(tables, 0.5, load_features())
-    words, kept = (
-        SHARES[model.codes[part]] * model.tops[kind]
-        for kind, part in ((0, slice(SIZES[0])), (2, slice(-SIZES[2], None)))
-    )
+    kept = SQUARES[model.codes[-SIZES[2] :]] * model.tops[2] / TOP
     assert np.allclose(kept, table, atol=0.02)
     assert np.allclose(kept[np.abs(table) < 0.01], table[np.abs(table) < 0.01], atol=0.002)
     assert not model.codes[: -SIZES[2]].any()
@@ -188,10 +201,11 @@ def test_repetition_and_length_do_not_make_a_score() -> None:
     """What is said ten times weighs hardly more than said once; and the worst page of a long text counts."""
     model = replace(THREATS.model, bias=0.0)
     assert isinstance(model, LinearModel)
-    once, often = (model.judge(ATTACK + " " * n + f" {ATTACK}" * n).value for n in (0, 9))
+    once, often = (judged.value for judged in model.judge([ATTACK + " " * n + f" {ATTACK}" * n for n in (0, 9)]))
     assert once * 0.8 < often < once * 2
     long = "It rained in the morning and the bus was late again. " * 200
-    assert model.judge(long + ATTACK).value > model.judge(long).value
+    hidden, harmless = model.judge([long + ATTACK, long])
+    assert hidden.value > harmless.value
 
 
 def test_a_calibration_is_a_plain_value() -> None:

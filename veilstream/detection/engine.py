@@ -83,12 +83,14 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     engine = _loaded()
     _refuse_half_characters(batch)
     per_text = iter(engine.spoken.find(batch))
-    detections = []
-    for request in batch:
-        findings = tuple(finding for _ in request.fields for finding in next(per_text))
-        threats = tuple(threat for text in request.fields for threat in engine.threats.scan(text, request.config))
-        detections.append(Detection(findings, threats))
-    return detections
+    threats = iter(engine.threats.scan([(text, request.config) for request in batch for text in request.fields]))
+    return [
+        Detection(
+            tuple(finding for _ in request.fields for finding in next(per_text)),
+            tuple(threat for _ in request.fields for threat in next(threats)),
+        )
+        for request in batch
+    ]
 
 
 def _refuse_half_characters(batch: Sequence[DetectionRequest]) -> None:

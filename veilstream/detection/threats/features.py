@@ -12,7 +12,8 @@ None reaches over the end of a sentence. Each knows its sentence, so that senten
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -45,6 +46,8 @@ OFFSETS: Final = (0, SIZES[WORD], SIZES[WORD] + SIZES[CHAR])
 """Of each kind, where its features begin when all are counted in one."""
 ROWS: Final = (WORD, WORD, WORD, WORD, WORD, CHAR, CHAR, CHAR, CONCEPT, CONCEPT, CONCEPT, CONCEPT)
 """Kinds of the rows of a text's features: 1, 2, 3 words, two with one between, signs; 3, 4, 5 characters; concepts as words."""
+FIRST_ROWS: Final = tuple(map(ROWS.index, range(len(SIZES))))
+"""Of each kind."""
 
 Numbers: TypeAlias = npt.NDArray[np.uint32]
 Hashes: TypeAlias = npt.NDArray[np.uint64]
@@ -64,25 +67,22 @@ _POWERS: Final = np.array([*(pow(int(_PRIME), n, 1 << 64) for n in range(1, _LON
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """The features of one text. Offsets are in the text that was read."""
+    """The features of some texts. Their sentences are numbered through."""
 
     features: Numbers
-    """All of them, row by row as in ROWS, in a row as they stand in the text; each counts on from OFFSETS of its kind."""
+    """All of them, row by row as in ROWS, in a row as they stand in the texts; each counts on from OFFSETS of its kind."""
     borders: Integers
     """A line for each row: where in `features` the part of each sentence begins; its last number ends the row."""
+    texts: Integers
+    """Number of each text's first sentence (of none, where it has no token), and the number of all sentences."""
     starts: Integers
-    """Where each sentence begins; empty for a text without tokens."""
+    """Where each sentence begins in its text."""
     ends: Integers
 
     def stretch(self, kind: int, first: int, end: int) -> Numbers:
         """The features of a kind in the sentences from `first` up to `end`."""
         rows = [line for line, of in zip(self.borders, ROWS, strict=True) if of == kind]
         return np.concatenate([self.features[line[first] : line[end]] for line in rows])
-
-
-NONE: Final = Bag(
-    np.empty(0, dtype=np.uint32), np.zeros((len(ROWS), 1), dtype=np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-)
 
 
 class Features:
@@ -99,20 +99,24 @@ class Features:
         self._may_be = np.zeros(1 << 16, dtype=bool)
         self._may_be[_sieve(self._keys)] = True
 
-    def read(self, text: str) -> Bag:
-        """The features of a text."""
-        codes, kinds, at = characters(text)
-        with np.errstate(over="ignore"):
-            bag = self._read(codes, kinds)
-        return bag if at is None else replace(bag, starts=at[bag.starts], ends=at[bag.ends - 1] + 1)
-
-    def _read(self, codes: Codes, kinds: Kinds) -> Bag:
+    def read(self, texts: Sequence[str]) -> Bag:
+        """The features of these texts: of all in one go, since short arrays cost numpy as much as long ones."""
+        joined = "\n".join(texts)
+        codes, kinds, at = characters(joined)
         starts, ends = tokens(kinds)
-        if not len(starts):
-            return NONE
-        is_word = kinds[starts] != SIGN
-        first = sentences(codes, kinds, starts, ends, is_word)
-        spelled = _spelled(codes, kinds, starts, ends)
+        first = sentences(codes, kinds, starts, ends) if len(starts) else np.zeros(1, dtype=np.int64)
+        features, borders = self._rows(_spelled(codes, kinds, starts, ends), kinds[starts] != SIGN, first)
+        begins, stops = starts[first[:-1]], ends[first[1:] - 1]
+        if at is not None:
+            begins, stops = at[begins], at[stops - 1] + 1
+        lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        offsets = np.cumsum(lengths + 1) - lengths - 1
+        of_texts = np.append(begins.searchsorted(offsets), len(begins))
+        shifts = np.repeat(offsets, of_texts[1:] - of_texts[:-1])
+        return Bag(features, borders, of_texts, begins - shifts, stops - shifts)
+
+    def _rows(self, spelled: _Spelled, is_word: npt.NDArray[np.bool_], first: Integers) -> tuple[Numbers, Integers]:
+        """Features and borders. `first`: number of each sentence's first token."""
         hashes = spelled.hashes()
         at, signs = nonzero(is_word), nonzero(~is_word)
         numbers = self._concepts(spelled, hashes, at)
@@ -125,10 +129,10 @@ class Features:
             *_characters(spelled, first),
             *_grams(concepts, known.searchsorted(words), known),
         ]
-        begins = np.cumsum([0, *(len(found) for found, _ in rows[:-1])])
-        borders = np.stack([inner for _, inner in rows]) + begins[:, None]
-        last = first[1:] - 1
-        return Bag(_slots([found for found, _ in rows]), borders, starts[first[:-1]], ends[last])
+        begins = [0, *accumulate(len(found) for found, _ in rows)]
+        borders = np.array([inner for _, inner in rows])
+        borders += np.array(begins[:-1])[:, None]
+        return _slots([found for found, _ in rows], begins), borders
 
     def _concepts(self, spelled: _Spelled, hashes: Hashes, at: Integers) -> Integers:
         """Number of each word's concept, -1 for none: that of the whole word, else of its longest listed beginning."""
@@ -201,15 +205,15 @@ def _spelled(codes: Codes, kinds: Kinds, starts: Integers, ends: Integers) -> _S
     return _Spelled(characters, begins, lengths, sums)
 
 
-def _slots(rows: Sequence[Hashes]) -> Numbers:
-    """The features of these hashes, by row."""
+def _slots(rows: Sequence[Hashes], begins: Sequence[int]) -> Numbers:
+    """The features of these hashes, by row. `begins`: of each row, and the end of the last."""
     hashes = np.concatenate(rows)
-    mixed = (hashes ^ (hashes >> np.uint64(29))) * _PRIME
-    found = np.empty(len(mixed), dtype=np.uint32)
-    end = 0
+    hashes ^= hashes >> np.uint64(29)
+    hashes *= _PRIME
+    found = np.empty(len(hashes), dtype=np.uint32)
     for kind, bits in enumerate(BITS):
-        begin, end = end, end + sum(len(row) for row, of in zip(rows, ROWS, strict=True) if of == kind)
-        found[begin:end] = (mixed[begin:end] >> np.uint64(64 - bits)) + np.uint64(OFFSETS[kind])
+        part = slice(begins[FIRST_ROWS[kind]], begins[[*FIRST_ROWS, len(ROWS)][kind + 1]])
+        found[part] = (hashes[part] >> np.uint64(64 - bits)) + np.uint64(OFFSETS[kind])
     return found
 
 

@@ -8,7 +8,7 @@ and by its worst short stretch (an order hidden among harmless sentences); both 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from veilstream.contracts.errors import ConfigError
-from veilstream.detection.threats.features import OFFSETS, ROWS, SIZES, Bag, Features
-from veilstream.detection.threats.tokens import Integers
+from veilstream.detection.threats.features import FIRST_ROWS, OFFSETS, SIZES, Bag, Features, Numbers
+from veilstream.detection.threats.tokens import Integers, nonzero
 
 WEIGHTS: Final = Path(__file__).with_name("linear.npz")
 FORMAT: Final = 1
@@ -32,17 +32,14 @@ SHARE_OF_SHORT: Final = 0.3
 
 LEVELS: Final = 127
 """On each side of zero."""
-_ROOTS: Final = np.concatenate([np.arange(LEVELS + 2), np.arange(-LEVELS, 0)]) / LEVELS
-SHARES: Final = np.abs(_ROOTS) * _ROOTS
-"""Of each level; negative ones count from the end."""
-ROUNDING: Final = 1e-9
-"""Stretches that differ by less have the same words: the first is named."""
+_STEPS: Final = np.concatenate([np.arange(LEVELS + 2), np.arange(-LEVELS, 0)])
+SQUARES: Final = (np.abs(_STEPS) * _STEPS).astype(np.float64)
+"""Of each level, its share of the largest weight, times TOP; negative levels count from the end. Sums of whole numbers are exact,
+so that a text is worth the same whatever it is read with."""
+TOP: Final = LEVELS**2
 PAGE_SHIFT: Final = 20
 """Bits of a feature's number, below that of its page."""
 FEATURE: Final = (1 << PAGE_SHIFT) - 1
-FIRST_ROWS: Final = [ROWS.index(kind) for kind in range(len(SIZES))]
-"""Of each kind, its first row in a Bag."""
-
 Codes: TypeAlias = npt.NDArray[np.int8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -66,71 +63,84 @@ class LinearModel:
     codes: Codes
     """Of each feature, the number of its weight's level: a byte, so that the table stays in the processor's cache."""
     tops: Doubles
-    """By kind, the largest weight: a weight is its level's share (SHARES) of that."""
+    """By kind, the largest weight."""
     bias: float
 
-    def judge(self, text: str) -> Judged:
-        """How much `text` reads like an attack, and where most."""
-        return self.judge_bag(self.features.read(text))
+    def judge(self, texts: Sequence[str]) -> list[Judged]:
+        """How much each text reads like an attack, and where most. Many at once cost much less than one by one."""
+        return self.judge_bag(self.features.read(texts))
 
-    def judge_bag(self, bag: Bag) -> Judged:
-        """The same for a text that was read already."""
-        if not len(bag.starts):
-            return Judged(self.bias, 0, 0)
-        short, first, last = _worst_stretch(*self._running(bag))
-        value = (1 - SHARE_OF_SHORT) * self._worst_page(bag) + SHARE_OF_SHORT * short + self.bias
-        return Judged(value, int(bag.starts[first]), int(bag.ends[last]))
+    def judge_bag(self, bag: Bag) -> list[Judged]:
+        """The same for texts that were read already."""
+        is_read = bag.texts[1:] > bag.texts[:-1]
+        firsts = bag.texts[:-1][is_read]
+        counts = np.append(firsts, len(bag.starts))[1:] - firsts
+        found: Iterator[Judged] = iter(())
+        if len(firsts):
+            values, begins, ends = self._worst_stretches(bag, firsts, counts)
+            values = (1 - SHARE_OF_SHORT) * self._worst_pages(bag, firsts, counts) + SHARE_OF_SHORT * values + self.bias
+            found = map(Judged, values.tolist(), bag.starts[begins].tolist(), bag.ends[ends - 1].tolist())
+        return [next(found) if read else Judged(self.bias, 0, 0) for read in is_read]
 
-    def _worst_page(self, bag: Bag) -> float:
-        """Value of the worst page. A feature counts once in a page: what is said ten times weighs no more than said once."""
-        pages = (len(bag.starts) - 1) // PAGE + 1
-        keys = bag.features if pages == 1 else bag.features + (_pages(bag) << PAGE_SHIFT)
+    def _worst_pages(self, bag: Bag, firsts: Integers, counts: Integers) -> Doubles:
+        """Value of each text's worst page. A feature counts once in a page: said ten times it weighs no more than said once."""
+        pages = (counts - 1) // PAGE + 1
+        begins = np.cumsum(pages) - pages
+        total = int(pages.sum())
+        keys = bag.features
+        if total > 1:
+            of_sentences = np.repeat(begins, counts) + (np.arange(len(bag.starts)) - np.repeat(firsts, counts)) // PAGE
+            sizes = bag.borders[:, 1:] - bag.borders[:, :-1]
+            keys = keys + (np.repeat(np.tile(of_sentences, len(sizes)), sizes.ravel()) << PAGE_SHIFT)
         keys = np.sort(keys)
         is_first = np.empty(len(keys), dtype=bool)
         is_first[:1] = True
         np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
         once = keys[is_first]
-        edges = ((np.arange(pages + 1) << PAGE_SHIFT)[:, None] + OFFSETS).ravel()[: pages * len(SIZES) + 1]
-        borders = once.searchsorted(edges.astype(keys.dtype))
-        sums = _summed(SHARES[self.codes[once & FEATURE]])[borders]
-        numbers = (borders[1:] - borders[:-1]).reshape(pages, -1)
-        sums = (sums[1:] - sums[:-1]).reshape(pages, -1)
-        return float((sums / np.sqrt(np.maximum(numbers, 1)) @ self.tops).max())
+        edges = ((np.arange(total) << PAGE_SHIFT)[:, None] + OFFSETS).ravel()
+        borders = np.append(once.searchsorted(edges.astype(keys.dtype)), len(once))
+        sums = _between(self._squares(once & FEATURE), borders)[:-1].reshape(total, -1)
+        numbers = (borders[1:] - borders[:-1]).reshape(total, -1)
+        values = (sums * (self.tops / TOP) / np.sqrt(np.maximum(numbers, 1))).sum(axis=1)
+        return np.maximum.reduceat(values, begins)
 
-    def _running(self, bag: Bag) -> tuple[Doubles, Doubles]:
+    def _worst_stretches(self, bag: Bag, firsts: Integers, counts: Integers) -> tuple[Doubles, Integers, Integers]:
+        """Value, first sentence and end of each text's worst stretch of a length of SHORT; of all of it, if it is shorter."""
+        each = [_stretches(count) for count in counts.tolist()]
+        sizes = np.array([len(starts) for starts, _ in each])
+        shifts = np.repeat(firsts, sizes)
+        starts = np.concatenate([starts for starts, _ in each]) + shifts
+        ends = np.concatenate([ends for _, ends in each]) + shifts
+        sums, numbers = self._running(bag)
+        weight = (sums[:, ends] - sums[:, starts]) * (self.tops / TOP)[:, None]
+        values = (weight / np.sqrt(np.maximum(numbers[:, ends] - numbers[:, starts], 1))).sum(axis=0)
+        begins = np.cumsum(sizes) - sizes
+        worst = np.maximum.reduceat(values, begins)
+        likely = nonzero(values == np.repeat(worst, sizes))
+        at = likely[likely.searchsorted(begins)]
+        return worst, starts[at], ends[at]
+
+    def _running(self, bag: Bag) -> tuple[Doubles, Integers]:
         """Running sums over the sentences, by kind: of weights and of numbers of features."""
-        borders = bag.borders - bag.borders[:, :1]
-        sums = _summed(SHARES[self.codes[bag.features]])[bag.borders]
-        of_rows = np.add.reduceat(sums - sums[:, :1], FIRST_ROWS) * self.tops[:, None]
-        return of_rows, np.add.reduceat(borders, FIRST_ROWS)
+        sums = _between(self._squares(bag.features), bag.borders.ravel()).reshape(bag.borders.shape)[:, :-1]
+        running = np.zeros((len(SIZES), sums.shape[1] + 1))
+        np.cumsum(np.add.reduceat(sums, FIRST_ROWS), axis=1, out=running[:, 1:])
+        return running, np.add.reduceat(bag.borders - bag.borders[:, :1], FIRST_ROWS)
+
+    def _squares(self, features: Integers | Numbers) -> Doubles:
+        squares: Doubles = SQUARES.take(self.codes[features], mode="wrap")
+        return squares
 
 
 def _of(kind: int) -> slice:
     return slice(OFFSETS[kind], OFFSETS[kind] + SIZES[kind])
 
 
-def _summed(values: Doubles) -> Doubles:
-    """Running sums, the empty one first."""
-    sums = np.zeros(len(values) + 1)
-    np.cumsum(values, out=sums[1:])
+def _between(values: Doubles, borders: Integers) -> Doubles:
+    """Sums of `values` from each of the ascending `borders` to the next; the last one means nothing."""
+    sums = np.add.reduceat(np.append(values, 0.0), borders)
+    sums[:-1][borders[1:] == borders[:-1]] = 0  # numpy gives the value itself
     return sums
-
-
-def _pages(bag: Bag) -> Integers:
-    """Number of each feature's page."""
-    pages = np.arange(len(bag.starts)) // PAGE
-    return np.repeat(np.tile(pages, len(bag.borders)), np.diff(bag.borders).ravel())
-
-
-def _worst_stretch(sums: Doubles, numbers: Doubles) -> tuple[float, int, int]:
-    """Value, first and last sentence of the worst stretch of a length of SHORT, or of the whole text if it is shorter."""
-    count = sums.shape[1] - 1
-    starts, ends = _stretches(count)
-    weight = sums[:, ends] - sums[:, starts]
-    number = numbers[:, ends] - numbers[:, starts]
-    values = (weight / np.sqrt(np.maximum(number, 1))).sum(axis=0)
-    worst = int(np.argmax(values >= values.max() - ROUNDING))
-    return float(values[worst]), int(starts[worst]), int(ends[worst]) - 1
 
 
 @lru_cache(maxsize=64)  # most texts have few sentences

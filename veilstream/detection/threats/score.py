@@ -109,40 +109,64 @@ class Threats:
     model: LinearModel
     calibration: Calibration
 
-    def scan(self, text: TextField, config: DetectionConfig) -> tuple[Threat, ...]:
-        """The threats in a text: the rules' in their order, then the model's. None is surer than the text's score."""
+    def scan(self, asked: Sequence[tuple[TextField, DetectionConfig]]) -> list[tuple[Threat, ...]]:
+        """The threats in each text: the rules' in their order, then the model's. None is surer than the text's score.
+
+        What texts are asked together changes nothing but the time: the model reads all of them in one go.
+        """
+        looked = [self._look(text, config) for text, config in asked]
+        seen = [(number, view) for number, one in enumerate(looked) for view in one.seen]
+        worst = [(-math.inf, 0, 0)] * len(looked)
+        for (number, view), judged in zip(seen, self.model.judge([view.text for _, view in seen]), strict=True):
+            if judged.value > worst[number][0]:
+                place = view.original(judged.start, judged.end) if judged.start < judged.end else (0, 0)
+                worst[number] = (judged.value, *place)
+        return [self._threats(one, *judged) for one, judged in zip(looked, worst, strict=True)]
+
+    def _look(self, text: TextField, config: DetectionConfig) -> _Looked:
+        """What rules and format check find, and the views that the model is to judge."""
         if text.role in OPERATORS:
             config = replace(config, threats=False)
         if not text.text or not (config.threats or config.format_check):
-            return ()
+            return _Looked(text)
         text = replace(text, text=encodable(text.text))
         made = views(text.text) if config.threats else (View("raw", text.text),)
         found = self.rules.scan(text, config, made)
-        markup = tuple(threat for threat in found if threat.category == FORMAT)
-        advice = advise(text) if config.format_check else ()
-        if not config.threats:
-            return (*markup, *advice)
-        hits = tuple(threat for threat in found if threat.category != FORMAT)
-        value, start, end = self._judged(made)
+        return _Looked(
+            text,
+            markup=tuple(threat for threat in found if threat.category == FORMAT),
+            hits=tuple(threat for threat in found if threat.category != FORMAT),
+            advice=tuple(advise(text)) if config.format_check else (),
+            seen=tuple(seen_by_model(made)) if config.threats else (),
+        )
+
+    def _threats(self, looked: _Looked, value: float, start: int, end: int) -> tuple[Threat, ...]:
+        """`value`: the model's for the worst of the views, and the stretch of the text that weighs most there."""
+        hits = looked.hits
+        if not looked.seen:
+            return (*looked.markup, *looked.advice)
         value = self.calibration.value(value, list({hit.rule: hit.confidence for hit in hits}.values()))
-        if is_material(text):
+        if is_material(looked.text):
             value += MATERIAL_SHIFT
         score = round(self.calibration.score(value), 6)
         threats = tuple(replace(hit, confidence=min(hit.confidence, score)) for hit in hits)
         if score >= REPORTED and start < end:
             category = max(hits, key=lambda hit: hit.confidence).category if hits else CATEGORY
-            threats = (*threats, Threat(category, text.path, start, end, score, SOURCE, RULE))
-        return (*markup, *threats, *advice)
+            threats = (*threats, Threat(category, looked.text.path, start, end, score, SOURCE, RULE))
+        return (*looked.markup, *threats, *looked.advice)
 
-    def _judged(self, made: Sequence[View]) -> tuple[float, int, int]:
-        """The model's value for the worst of the views, and the stretch of the original text that weighs most there."""
-        worst, start, end = -math.inf, 0, 0
-        for view in seen_by_model(made):
-            judged = self.model.judge(view.text)
-            if judged.value > worst:
-                worst = judged.value
-                start, end = view.original(judged.start, judged.end) if judged.start < judged.end else (0, 0)
-        return worst, start, end
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A text that was looked at, but for the model."""
+
+    text: TextField
+    markup: tuple[Threat, ...] = ()
+    hits: tuple[Threat, ...] = ()
+    """What the rules of threats say."""
+    advice: tuple[Threat, ...] = ()
+    seen: tuple[View, ...] = ()
+    """For the model; none where threats are not asked for."""
 
 
 def seen_by_model(made: Sequence[View]) -> list[View]:

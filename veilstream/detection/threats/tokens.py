@@ -98,14 +98,14 @@ def tokens(kinds: Kinds) -> tuple[Integers, Integers]:
     return starts[keep], ends[keep]
 
 
-def sentences(codes: Codes, kinds: Kinds, starts: Integers, ends: Integers, is_word: npt.NDArray[np.bool_]) -> Integers:
+def sentences(codes: Codes, kinds: Kinds, starts: Integers, ends: Integers) -> Integers:
     """Number of each sentence's first token, and of tokens. One ends with a line, with . ! ? ; before a space, and after
     SENTENCE_WORDS."""
     last = codes[ends[:-1] - 1]
     stops = _STOPS[np.minimum(last, len(_STOPS) - 1)] & (kinds[ends[:-1]] == SPACE)
     stops |= last == 0x3002  # an ideographic full stop needs no space
     is_new = np.zeros(len(starts) + 1, dtype=bool)
-    is_new[1:-1] = stops & ~is_word[:-1]
+    is_new[1:-1] = stops & (kinds[starts[:-1]] == SIGN)
     is_new[starts.searchsorted(nonzero(codes == 10))] = True
     is_new[0] = is_new[-1] = True
     first = nonzero(is_new)
