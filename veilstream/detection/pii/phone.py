@@ -14,7 +14,7 @@ from typing import Any, Final
 from phonenumbers import PhoneNumberMatcher, phonenumbermatcher, phonenumberutil
 
 DIGITS_LEAST: Final = 4
-"""Digits of the shortest number in the metadata of any country; tests/unit/test_detection_phone.py asks them all."""
+"""Digits of the shortest number in the metadata of any country; tests/unit/test_detection_prefilter.py asks them all."""
 SHORT: Final = 8
 """Characters up to which a candidate is judged here and remembered; what is that short is no one's number."""
 ENOUGH_DIGITS: Final = re.compile(rf"(?:\d\D{{0,40}}){{{DIGITS_LEAST - 1}}}\d")
@@ -43,11 +43,28 @@ def find(text: str, recognizer: Any) -> list[Any]:
     matches = {
         (match.start, match.end): match
         for region in recognizer.supported_regions
-        for match in PhoneNumberMatcher(text, region, leniency=recognizer.leniency)
+        for match in _Matcher(text, region, leniency=recognizer.leniency)
     }
     results = [recognizer._get_recognizer_result(match, text, None, None) for match in matches.values()]
     kept: list[Any] = recognizer.remove_duplicates(results)
     return kept
+
+
+class _Matcher(PhoneNumberMatcher):  # type: ignore[misc]
+    """The library's own, which takes candidates apart and tries each part: most parts are a few digits, and no number."""
+
+    def _parse_and_verify(self, candidate: str, offset: int) -> Any:
+        if len(candidate) < DIGITS_LEAST:
+            return None
+        if len(candidate) <= SHORT and not _is_number_itself(candidate, self.preferred_region, self.leniency):
+            return None
+        return super()._parse_and_verify(candidate, offset)
+
+
+@lru_cache(maxsize=16384)
+def _is_number_itself(candidate: str, region: str, leniency: int) -> bool:
+    """Whether a candidate is a number in a country as it stands, nothing around it."""
+    return PhoneNumberMatcher(candidate, region, leniency=leniency)._parse_and_verify(candidate, 0) is not None
 
 
 @lru_cache(maxsize=4096)
