@@ -50,7 +50,7 @@ def find(text: str, recognizer: Any) -> list[Any]:
     return kept
 
 
-class _Matcher(PhoneNumberMatcher):  # type: ignore[misc]
+class _Matcher(PhoneNumberMatcher):
     """The library's own, which takes candidates apart and tries each part: most parts are a few digits, and no number."""
 
     def _parse_and_verify(self, candidate: str, offset: int) -> Any:
