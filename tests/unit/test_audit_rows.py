@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.audit.step import AuditAgent, make_on_failure, make_step
 from veilstream.audit.rows import COLUMNS, audit_row, event_of, stored_time, values
+from veilstream.contracts.audit_event import canonical_bytes
 from veilstream.contracts.codec import Codec
 from veilstream.contracts.errors import Fault
 from veilstream.contracts.identity import Origin
+from veilstream.contracts.mapping import to_plain
 from veilstream.contracts.records import AuditEvent, Count, DeadLetter, PolicyPin
 from veilstream.contracts.step import Done, Failure, Item, Record
 from veilstream.keys.keyring import KeyRing
@@ -37,6 +43,20 @@ def test_canonical_bytes_and_leaf_hash_by_hand() -> None:
     assert row.canonical == CANONICAL
     assert row.leaf_hash == hashlib.sha256(b"\x00" + CANONICAL).digest()
     assert event_of(row.canonical) == EVENT
+
+
+@given(st.text(), st.lists(st.text(), max_size=2), st.integers(-(2**53) + 1, 2**53 - 1))
+def test_canonical_bytes_are_those_of_rfc8785(text: str, codes: list[str], number: int) -> None:
+    """Whatever characters and numbers an event holds."""
+    event = replace(EVENT, actor=text, codes=tuple(codes), time_ms=number, counts=(Count(text, number),), policy=None)
+    assert canonical_bytes(event) == rfc8785.dumps(to_plain(event))
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53)])
+def test_a_number_that_not_every_reader_takes_has_no_canonical_bytes(number: int) -> None:
+    """RFC 8785 knows integers of 53 bits."""
+    with pytest.raises(TypeError):
+        canonical_bytes(replace(EVENT, time_ms=number))
 
 
 def test_columns_by_hand() -> None:

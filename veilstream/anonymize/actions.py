@@ -6,7 +6,6 @@ tenant's keys alone, so that the same record under the same policy always has th
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -72,7 +71,7 @@ def keyed_hash(found: Found, key: HashKey) -> str:
     secret, mark = key.key, f"v{key.version}"
     if key.session is not None and found.action.scope == "session":
         secret, mark = key.session, key.mark
-    digest = hmac.new(secret, f"{found.entity}\x00{found.value}".encode(), hashlib.sha256).hexdigest()
+    digest = hmac.digest(secret, f"{found.entity}\x00{found.value}".encode(), "sha256").hex()
     return f"<{found.entity}:{digest[:HASH_HEX]}:{mark}>"
 
 

@@ -7,7 +7,6 @@ key is never near.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 
@@ -86,4 +85,4 @@ def hpke_info(tenant: str) -> bytes:
 
 
 def _message_key(seal_key: bytes, bound_to: bytes) -> bytes:
-    return hmac.new(seal_key, bound_to, hashlib.sha256).digest()
+    return hmac.digest(seal_key, bound_to, "sha256")

@@ -13,7 +13,6 @@ and addresses are not held to their limits, or their records are refused, as a s
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -255,7 +254,7 @@ def _lane(gate: Gate, tenant: str, conversation: str | None, origin: Origin) -> 
         key = gate.keyring.by_id(first, tenant).lane
     except (TenantError, ErasedError):
         return block, False
-    return hmac.new(key, conversation.encode(errors="surrogatepass"), hashlib.sha256).digest()[:LANE_BYTES], True
+    return hmac.digest(key, conversation.encode(errors="surrogatepass"), "sha256")[:LANE_BYTES], True
 
 
 def _output(gate: Gate, given: Input, gated: Gated) -> Output:
