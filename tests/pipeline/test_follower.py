@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -63,3 +65,15 @@ async def test_an_open_transaction_is_waited_for(bench: Bench) -> None:
         await follower.stop()
         await first.stop()
         await second.stop()
+
+
+async def test_a_question_does_not_wait_for_records(bench: Bench) -> None:
+    """Where nothing comes, the broker keeps the reading's own question for seconds: others are asked beside it."""
+    follower = Follower(bench.topic("in"), lambda record: None)
+    await follower.start({"bootstrap_servers": bench.kafka})
+    try:
+        async with asyncio.timeout(10):  # behind the reading's, four take fifteen seconds at least
+            for _ in range(4):
+                assert await follower.up_to_now(30)
+    finally:
+        await follower.stop()

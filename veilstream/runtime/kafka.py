@@ -59,15 +59,19 @@ def faust_credentials(options: Mapping[str, Any]) -> Any:
     )
 
 
-def reader(options: Mapping[str, Any], *, committed: bool = True) -> AIOKafkaConsumer:
-    """A reader without a group, of committed records only; else also of those whose transactions are open or were aborted."""
+def reader(options: Mapping[str, Any], *, committed: bool = True, wait_ms: int = 500) -> AIOKafkaConsumer:
+    """A reader without a group, of committed records only; else also of those whose transactions are open or were aborted.
+
+    `wait_ms`: how long the broker keeps a question for records that are not there. What is asked meanwhile by the same reader
+    (ends, offsets of a time) is answered behind it.
+    """
     return AIOKafkaConsumer(
         **options,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed" if committed else "read_uncommitted",
         max_partition_fetch_bytes=OUTPUT_BYTES_MAX,
-        fetch_max_wait_ms=500,
+        fetch_max_wait_ms=wait_ms,
     )
 
 
