@@ -95,6 +95,9 @@ class Wiring:
         return await self._wait_for_key(tenant, key_id, who=tenant if key_id is None else f"{tenant}/key")
 
     async def _wait_for_key(self, tenant: str, key_id: str | None, *, who: str) -> bool:
+        if self.keyring.at_hand(tenant, key_id):
+            return True  # nearly always, and twice a record
+
         def known() -> bool:
             return self.keyring.has(tenant, key_id)
 

@@ -100,6 +100,29 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
+async def test_what_is_at_hand_needs_no_opening() -> None:
+    """An open key of the tenant's, far from worn out, while the operations key is open too; none that was destroyed."""
+    world = World()
+    assert not world.ring.at_hand("acme")
+    await world.open()
+    await world.open(OPERATIONS)
+    assert world.ring.at_hand("acme")
+    assert world.ring.at_hand("acme", "acme/1")
+    assert not world.ring.at_hand("other")
+    assert not world.ring.at_hand("other", "acme/1")
+    assert not world.ring.at_hand("nobody")
+    world.now += 0.85 * Limits().lifetime_s
+    assert not world.ring.at_hand("acme")
+    world.now -= 0.85 * Limits().lifetime_s
+    world.ring.apply(key("operations/1", OPERATIONS, "destroyed"))
+    assert not world.ring.at_hand("acme")
+    world.ring.apply(key("operations/2", OPERATIONS, version=2))
+    await world.open(OPERATIONS)
+    assert world.ring.at_hand("acme")
+    world.ring.apply(key("acme/1", "acme", "destroyed"))
+    assert not world.ring.at_hand("acme")
+
+
 async def test_what_is_not_open_is_not_there_and_what_is_answers_from_memory() -> None:
     """Lookups never ask the service; before `open` they say whose trouble it is."""
     world = World()

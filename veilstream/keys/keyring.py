@@ -127,6 +127,14 @@ class KeyRing:
         entry = self._entries.get(key_id)
         return entry is not None and entry.tenant == tenant
 
+    def at_hand(self, tenant: str, key_id: str | None = None) -> bool:
+        """Whether the key is open here, and the operations key with it, both far from worn out: `open` has nothing to do."""
+        if not (self._at_once or tenant == OPERATIONS or self.at_hand(OPERATIONS)):
+            return False
+        wanted = self._current.get(tenant) if key_id is None else key_id
+        entry = None if wanted is None else self._entries.get(wanted)
+        return entry is not None and entry.tenant == tenant and self._opened.worn(entry.key_id) < REFRESH_FROM
+
     def first(self, tenant: str) -> str | None:
         """Id of the tenant's oldest root key: what is to stay the same over rotations comes from it."""
         return self._first.get(tenant)

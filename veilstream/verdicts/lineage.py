@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,9 +15,18 @@ _JUDGING: Final = ("anonymize", "contracts", "policy", "verdicts")
 """Packages whose code turns findings into a verdict. Detection names its own code in the lineage it hands on."""
 
 
+_KEPT: Final = 1_000
+"""One for each policy version in use at a time."""
+
+
 def lineage_digest(policy_digest: str, detection: Mapping[str, str], code_version: str) -> str:
     """Digest of the policy, of what detection says of itself (models, rules, numeric backend), and of the code after it."""
-    parts = [part for item in sorted(detection.items()) for part in item]
+    return _digest(policy_digest, code_version, tuple(sorted(detection.items())))
+
+
+@lru_cache(maxsize=_KEPT)
+def _digest(policy_digest: str, code_version: str, detection: tuple[tuple[str, str], ...]) -> str:
+    parts = [part for item in detection for part in item]
     return digest_of("veil-lineage-v1", policy_digest, code_version, *parts).hex()
 
 
