@@ -266,9 +266,8 @@ def _found(
         detection.layers, detection.complexity, detection.strategy,
     )  # fmt: skip
     sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
-    output = _output(agent, item.record, sealed)
     told = (CACHED, b"true" if cached else b"false")
-    return Done((replace(output, headers=(*output.headers, told)),), "detected")
+    return Done((_output(agent, item.record, sealed, told),), "detected")
 
 
 def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusal, ...]) -> Done:
@@ -276,5 +275,6 @@ def _refused(agent: DetectionAgent, item: Item[Admitted], refusals: tuple[Refusa
     return Done((_output(agent, item.record, refused),), "refused")
 
 
-def _output(agent: DetectionAgent, record: Record, findings: Findings) -> Output:
-    return Output(catalogue.FINDINGS, findings.envelope.lane, agent.codec.encode(findings), record.headers)
+def _output(agent: DetectionAgent, record: Record, findings: Findings, *told: tuple[str, bytes]) -> Output:
+    headers = (*record.headers, *told)
+    return Output(catalogue.FINDINGS, findings.envelope.lane, agent.codec.encode(findings), headers)

@@ -28,6 +28,7 @@ from veilstream.connection.denied import denied
 from veilstream.connection.options import aiokafka_options, librdkafka_options
 from veilstream.connection.refusal import refusal
 from veilstream.contracts.errors import ConfigError, WorldError
+from veilstream.runtime.partitioner import partition_of
 from veilstream.settings import Settings
 
 OUTPUT_BYTES_MAX: Final = 4 << 20
@@ -106,6 +107,7 @@ async def fence(options: Mapping[str, Any], identity: str, transaction_timeout_s
         max_batch_size=256 << 10,
         max_request_size=OUTPUT_BYTES_MAX,
         retry_backoff_ms=20,
+        partitioner=partition_of,
     )
     producer.unanswered = 0
     producer._sender._do_init_pid = partial(_init_pid, producer)

@@ -19,10 +19,10 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import DefaultPartitioner
 
 from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.runtime.kafka import client_options, partitions_of, reader
+from veilstream.runtime.partitioner import partition_of
 from veilstream.settings import Settings
 
 ASK_S: Final = 10.0
@@ -199,7 +199,6 @@ class Passage:
 
     def __init__(self, settings: Settings, *, source: str, writer: str, topic: str, reader: str) -> None:
         self._settings, self._source, self._writer, self._topic, self._reader = settings, source, writer, topic, reader
-        self._partitioner = DefaultPartitioner()
         self._partitions: list[int] = []
         self._rounds: dict[int, _Round] = {}
         self._below: dict[int, Mapping[int, int]] = {}
@@ -221,7 +220,7 @@ class Passage:
     def passed(self, key: bytes, partition: int, offset: int) -> bool:
         """Whether what was written with this key for the input at a partition and offset has been read and committed."""
         if self._partitions:
-            below = self._below.get(self._partitioner(key, self._partitions, self._partitions), {})
+            below = self._below.get(partition_of(key, self._partitions, self._partitions), {})
             if offset < below.get(partition, 0):
                 return True
         self._asked_at = time.monotonic()

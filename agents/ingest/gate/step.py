@@ -14,9 +14,10 @@ and addresses are not held to their limits, or their records are refused, as a s
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from agents.ingest.gate.actors import Accepted
 from agents.ingest.gate.gate import Gate
@@ -43,6 +44,7 @@ T = TypeVar("T")
 LANE_BYTES = 16
 """128 bits: two conversations never share a lane by chance, which would only cost order where none was asked for."""
 
+NOTHING_ASKED: Final[Mapping[str, Any]] = MappingProxyType({})
 LANE_RECORDS = 32
 """Records without a conversation go on in blocks of this many: spread over all partitions in the long run, and together in the
 short, where one transaction for several of them costs a fraction of one for each."""
@@ -204,21 +206,30 @@ def _accepted(gate: Gate, keys: SealKeys, given: Input, request: Request) -> Out
     body = Body(
         request.payload, request.user, request.session, request.conversation, request.source_address, request.metadata
     )
-    envelope = replace(
-        _envelope(gate, given, request.tenant, request.conversation, request.request_id),
-        policy=request.policy,
-        mode=request.mode,
-        format_check=request.format_check,
-        cache=request.cache,
-        routing=request.routing,
-        language=request.language,
-        characters=sum(len(field.text) for field in text_fields(request.payload)),
-    )
+    asked = {
+        "policy": request.policy,
+        "mode": request.mode,
+        "format_check": request.format_check,
+        "cache": request.cache,
+        "routing": request.routing,
+        "language": request.language,
+        "characters": sum(len(field.text) for field in text_fields(request.payload)),
+    }
+    envelope = _envelope(gate, given, request.tenant, request.conversation, request.request_id, asked=asked)
     gated = seal_record(Gated(envelope), keys.seal, keys.key_id, gate.codec.encode(body))
     return _output(gate, given, gated)
 
 
-def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, request_id: str | None) -> Envelope:
+def _envelope(
+    gate: Gate,
+    given: Input,
+    tenant: str,
+    conversation: str | None,
+    request_id: str | None,
+    *,
+    asked: Mapping[str, Any] = NOTHING_ASKED,
+) -> Envelope:
+    """`asked`: the fields that are the request's own."""
     known = _guarded(lambda: gate.view.tenant(tenant))
     lane, ordered = _lane(gate, tenant, conversation, given.origin)
     return Envelope(
@@ -234,6 +245,7 @@ def _envelope(gate: Gate, given: Input, tenant: str, conversation: str | None, r
         state_offset=gate.view.state_offset,
         token=given.token,
         limits_from=-1 if known is None else known.limits_from,
+        **asked,
     )
 
 
