@@ -122,7 +122,8 @@ class Follower:
                 except BaseException:
                     await self._stop_asking()
                     raise
-            return await self._asking.end_offsets(list(self._reached))  # type: ignore[no-any-return]
+            asking = self._asking
+        return await asking.end_offsets(list(self._reached))  # type: ignore[no-any-return]
 
     async def _stop_asking(self) -> None:
         asking, self._asking = self._asking, None
