@@ -11,10 +11,11 @@ from agents.detection.step import DetectionAgent, behind_main, make_on_failure, 
 from agents.wiring import log, wire
 from veilstream.cache.answers import RedisAnswers
 from veilstream.cache.memory import MemoryAnswers
+from veilstream.cache.spent import RedisSpent
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
-from veilstream.detection.threats.llm.configured import judge_of
+from veilstream.detection.threats.llm.configured import has_provider, judge_of
 from veilstream.runtime.app import Agent, Pool, cores, run, workers_for
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
@@ -50,15 +51,17 @@ def build(settings: Settings) -> Agent[Admitted]:
 
     metrics = CacheMetrics()
     kept_in = _redis(settings, metrics)
+    judging = JudgingMetrics()
+    spent = _spent(settings, judging)
     main = Behind(settings, topic=ADMITTED, group=GROUP)
     detection = DetectionAgent(
         w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind,
         cache=None if settings.cache == "off" else CachedAnswers(
             MemoryAnswers(settings.cache_memory_bytes), kept_in, metrics, lineage
         ),
-        judge=judge_of(settings, JudgingMetrics(), time.time),
+        judge=judge_of(settings, judging, time.time, spent),
     )  # fmt: skip
-    services = (main,) if kept_in is None else (main, kept_in)
+    services = (main, *(service for service in (kept_in, spent) if service is not None))
     return Agent(
         name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),
@@ -75,6 +78,12 @@ def _redis(settings: Settings, metrics: CacheMetrics) -> RedisAnswers | None:
         settings.redis.get_secret_value(), metrics,
         wait_s=settings.cache_wait_s, bytes_max=settings.cache_redis_bytes,
     )  # fmt: skip
+
+
+def _spent(settings: Settings, metrics: JudgingMetrics) -> RedisSpent | None:
+    if settings.llm_budget != "redis" or not has_provider(settings):
+        return None
+    return RedisSpent(settings.redis.get_secret_value(), metrics.budget_shared)
 
 
 def main() -> None:
