@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.detection.cached import CachedAnswers
 from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
+from agents.detection.wants import Wants, has_accurate
 from agents.wiring import log, wire
 from veilstream.cache.answers import RedisAnswers
 from veilstream.cache.memory import MemoryAnswers
@@ -21,6 +22,7 @@ from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
 from veilstream.telemetry.cache import CacheMetrics
 from veilstream.telemetry.judging import JudgingMetrics
+from veilstream.telemetry.wants import WantsMetrics
 
 GROUP = "veil-detection"
 OVERFLOW_BYTES = 128 << 10
@@ -32,7 +34,11 @@ def build(settings: Settings) -> Agent[Admitted]:
     """The agent, from settings."""
     from veilstream.detection import worker  # light: the models are loaded in the pool's processes
 
-    w = wire(settings)
+    judging = JudgingMetrics()
+    spent = _spent(settings, judging)
+    judge = judge_of(settings, judging, time.time, spent)
+    wants = Wants(WantsMetrics().lacking, accurate=has_accurate(), providers=judge.providers)
+    w = wire(settings, sees_state=wants.see)
     nlp_config = str(settings.nlp_config) if settings.nlp_config else None
     workers = workers_for(settings.pool_workers, cores())
     pool = Pool(worker.load, nlp_config, workers=workers)
@@ -51,15 +57,13 @@ def build(settings: Settings) -> Agent[Admitted]:
 
     metrics = CacheMetrics()
     kept_in = _redis(settings, metrics)
-    judging = JudgingMetrics()
-    spent = _spent(settings, judging)
     main = Behind(settings, topic=ADMITTED, group=GROUP)
     detection = DetectionAgent(
         w.codec, w.keyring, w.view, w.cluster, detect, w.wait_for_policy, detect_behind,
         cache=None if settings.cache == "off" else CachedAnswers(
             MemoryAnswers(settings.cache_memory_bytes), kept_in, metrics, lineage
         ),
-        judge=judge_of(settings, judging, time.time, spent),
+        judge=judge,
     )  # fmt: skip
     services = (main, *(service for service in (kept_in, spent) if service is not None))
     return Agent(

@@ -26,7 +26,7 @@ LUA: Final = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 SCRIPT: Final = hashlib.sha1(LUA.encode(), usedforsecurity=False).hexdigest()
 """What Redis calls the script."""
 WAIT_S: Final = 1.0
-"""As long as a busy disk takes, where Redis writes to a file. The request that follows takes seconds; an outage costs this once."""
+"""As long as a busy disk takes, where it writes to a file. The request that follows takes seconds; an outage costs this once."""
 _KEEP_S: Final = 2 * DAY_S
 """Clocks of workers differ; nobody asks for a day that is over for all of them."""
 _PROBE: Final = (PREFIX + "probe", Spent(), Spent(), Spent())
