@@ -82,12 +82,13 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     """
     engine = _loaded()
     _refuse_half_characters(batch)
-    per_text = iter(engine.spoken.find(batch))
+    languages = engine.spoken.languages(batch)
+    per_text = iter(engine.spoken.find(batch, languages))
     detections = []
-    for request in batch:
+    for request, language in zip(batch, languages, strict=True):
         findings = tuple(finding for _ in request.fields for finding in next(per_text))
         threats = tuple(threat for text in request.fields for threat in engine.threats.scan(text, request.config))
-        detections.append(Detection(findings, threats))
+        detections.append(Detection(findings, threats, language))
     return detections
 
 
