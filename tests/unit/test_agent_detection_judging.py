@@ -101,7 +101,7 @@ async def test_a_batch_that_is_done_again_asks_again_and_says_the_same(world: Wo
 
 
 async def test_the_verdict_says_who_spoke(world: World) -> None:
-    """Layers, complexity, strategy and language go from detection through anonymization; the verdict follows from what is recorded."""
+    """Layers, complexity, strategy, language go through anonymization; the verdict follows from what is recorded."""
     item = await asyncio.to_thread(lambda: admitted(world, 1, "an attack"))
     async with providers(Server(usually=by_text), providers=("openai",)) as judging:
         (found,) = await findings(agent_of(world, judging), item)
