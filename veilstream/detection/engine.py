@@ -103,11 +103,6 @@ def _refuse_half_characters(batch: Sequence[DetectionRequest]) -> None:
         ) from None
 
 
-def supported_entities(language: str = "en") -> tuple[str, ...]:
-    """Every entity a policy may ask for in `language`, sorted. Raises `TenantError` for an unknown language."""
-    return _loaded().spoken.search(language).supported(language)
-
-
 def lineage(nlp_config: str | None) -> dict[str, str]:
     """What made the findings: versions, and digests of models, recognizers and rules (see `lineage.py`)."""
     load(nlp_config)
