@@ -75,6 +75,17 @@ async def test_a_worker_killed_while_idle_is_replaced(pool: Pool) -> None:
                 continue
 
 
+async def test_a_worker_killed_with_the_lock_of_all_costs_seconds() -> None:
+    """It died while it handed over an answer: the others cannot answer any more, and are replaced before a record gives up."""
+    pool = Pool(work.load, "m", workers=2)
+    await pool.start()
+    with pytest.raises(PoolWorkerDied):
+        await pool.run(work.answer, "kill with the lock")
+    async with asyncio.timeout(50):  # Pebble's own limits would let it take twice 60 s
+        assert await pool.run(work.answer, "a") == "m:a"
+    await pool.stop()
+
+
 async def test_cancelling_a_task_keeps_its_worker(pool: Pool) -> None:
     """A rebalance cancels steps; the worker and its loaded model live on."""
     before = await pool.run(work.pid)

@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
+from pebble.common import CONSTS
 
 from veilstream.contracts.errors import Fault, VeilError, WorldError
 
@@ -44,6 +45,10 @@ _TEMPLATE_PAUSE_S: Final = 0.5
 """Before the next try: one that was killed answers for a moment yet."""
 _PR_SET_PDEATHSIG: Final = 1
 _WARM_POLL_S: Final = 0.05
+CONSTS.channel_lock_timeout = 5.0
+"""Seconds. A worker that is killed in the moment in which it takes a task or hands over an answer leaves the lock of the workers'
+channel locked (Pebble's issue 163). The others find out when they have waited for it twice so long, and end; by default that is
+two minutes, in which nothing is answered. Nobody holds it for longer than a pipe takes for some megabytes."""
 _BREAKS_MAX: Final = 3
 """A break by accident is not seen twice in a row; a task that breaks the pool each time is."""
 
