@@ -156,10 +156,16 @@ class Wiring:
         return self.keyring.has(tenant) and self.view.state_offset >= pin.state_offset
 
 
-def wire(settings: Settings, *, sessions: bool = True, keep_ms: int = CHAIN_MS) -> Wiring:
+def wire(
+    settings: Settings,
+    *,
+    sessions: bool = True,
+    keep_ms: int = CHAIN_MS,
+    sees_state: Callable[[Record], None] = lambda _: None,
+) -> Wiring:
     """Make what an agent needs. Raises ConfigError (no master key, no ARN, no such broker, a registry address that is none).
 
-    `sessions`: whether it follows their keys too, and keeps them for `keep_ms`.
+    `sessions`: whether it follows their keys too, and keeps them for `keep_ms`. `sees_state` sees each record of `veil.state`.
     """
     codec = Codec()
     service = key_service(settings)
@@ -184,6 +190,7 @@ def wire(settings: Settings, *, sessions: bool = True, keep_ms: int = CHAIN_MS) 
 
     def take_state(record: Record) -> None:
         view.apply(record.key or b"", record.value, record.offset)
+        sees_state(record)
 
     followers: tuple[Follower, ...] = (Follower(SCHEMAS, learn), Follower(KEYS, take_key), Follower(STATE, take_state))
     if sessions:

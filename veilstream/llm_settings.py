@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 
@@ -67,12 +67,15 @@ class LlmSettings(BaseModel):
         description="A record with more is not judged by providers, and counts as unjudged.",
     )
     llm_tenant_requests_per_day: int = Field(
-        default=10_000,
-        ge=0,
-        description="Requests for one tenant in a UTC day and worker: workers times this at most, and anew after a restart.",
+        default=10_000, ge=0, description="Requests for one tenant in a UTC day, by all workers together."
     )
     llm_tenant_tokens_per_day: int = Field(
         default=5_000_000, ge=0, description="Tokens for one tenant, counted likewise."
+    )
+    llm_budget: Literal["redis", "memory"] = Field(
+        default="redis",
+        description="Where these two are counted: in Redis (VEIL_REDIS) by all workers together, or by each worker for itself, "
+        "which makes a tenant's day as many times as large as there are workers.",
     )
     llm_breaker_failures: int = Field(
         default=5, ge=1, description="Failures in a row after which a provider is left alone for a while."

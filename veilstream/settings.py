@@ -71,7 +71,8 @@ class Settings(LlmSettings, BaseSettings):
     redis: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
         description="Redis URL: redis://[user:password@]host:port/db, rediss:// for TLS (?ssl_ca_certs=FILE names the "
-        "authorities). The gate counts users and addresses there (docs/quotas.md), detection keeps answers (docs/cache.md).",
+        "authorities). The gate counts users and addresses there (docs/quotas.md), detection keeps answers (docs/cache.md) "
+        "and counts what tenants ask of providers (docs/threats-llm.md).",
     )
     actor_limits: bool = Field(
         default=True, description="Whether the gate holds single users and source addresses to limits (docs/quotas.md)."

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 
 from agents.detection.cached import CachedAnswers
 from agents.detection.step import DetectionAgent, behind_main, make_on_failure, make_step
+from agents.detection.wants import Wants, has_accurate
 from agents.wiring import log, wire
 from veilstream.cache.answers import RedisAnswers
 from veilstream.cache.memory import MemoryAnswers
+from veilstream.cache.spent import RedisSpent
 from veilstream.contracts.catalogue import ADMITTED, OVERFLOW
 from veilstream.contracts.records import Admitted
 from veilstream.detection.model import Detection, DetectionRequest
-from veilstream.detection.threats.llm.configured import judge_of
+from veilstream.detection.threats.llm.configured import has_provider, judge_of
 from veilstream.runtime.app import Agent, Pool, cores, run, workers_for
 from veilstream.runtime.passage import Behind
 from veilstream.settings import Settings
 from veilstream.telemetry.cache import CacheMetrics
 from veilstream.telemetry.judging import JudgingMetrics
+from veilstream.telemetry.wants import WantsMetrics
 
 GROUP = "veil-detection"
 OVERFLOW_BYTES = 128 << 10
@@ -31,7 +34,11 @@ def build(settings: Settings) -> Agent[Admitted]:
     """The agent, from settings."""
     from veilstream.detection import worker  # light: the models are loaded in the pool's processes
 
-    w = wire(settings)
+    judging = JudgingMetrics()
+    spent = _spent(settings, judging)
+    judge = judge_of(settings, judging, time.time, spent)
+    wants = Wants(WantsMetrics().lacking, accurate=has_accurate(), providers=judge.providers)
+    w = wire(settings, sees_state=wants.see)
     nlp_config = str(settings.nlp_config) if settings.nlp_config else None
     workers = workers_for(settings.pool_workers, cores())
     pool = Pool(worker.load, nlp_config, workers=workers)
@@ -56,9 +63,9 @@ def build(settings: Settings) -> Agent[Admitted]:
         cache=None if settings.cache == "off" else CachedAnswers(
             MemoryAnswers(settings.cache_memory_bytes), kept_in, metrics, lineage
         ),
-        judge=judge_of(settings, JudgingMetrics(), time.time),
+        judge=judge,
     )  # fmt: skip
-    services = (main,) if kept_in is None else (main, kept_in)
+    services = (main, *(service for service in (kept_in, spent) if service is not None))
     return Agent(
         name="detection", group=GROUP, topics=(ADMITTED, OVERFLOW),
         decode=lambda record: w.codec.decode(Admitted, record.value), step=make_step(detection),
@@ -75,6 +82,12 @@ def _redis(settings: Settings, metrics: CacheMetrics) -> RedisAnswers | None:
         settings.redis.get_secret_value(), metrics,
         wait_s=settings.cache_wait_s, bytes_max=settings.cache_redis_bytes,
     )  # fmt: skip
+
+
+def _spent(settings: Settings, metrics: JudgingMetrics) -> RedisSpent | None:
+    if settings.llm_budget != "redis" or not has_provider(settings):
+        return None
+    return RedisSpent(settings.redis.get_secret_value(), metrics.budget_shared)
 
 
 def main() -> None:

@@ -263,7 +263,7 @@ def _found(
     admitted, keys = opened.admitted, opened.sealing
     findings = Findings(
         admitted.envelope, None, (), admitted.policy, detection.findings, detection.threats, lineage,
-        detection.layers, detection.complexity, detection.strategy,
+        detection.layers, detection.complexity, detection.strategy, detection.language,
     )  # fmt: skip
     sealed = seal_record(findings, keys.seal, keys.key_id, opened.plain)
     told = (CACHED, b"true" if cached else b"false")

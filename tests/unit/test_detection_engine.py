@@ -56,7 +56,7 @@ def test_half_a_character_is_refused(text: str, profile: Profile) -> None:
 )
 def test_where_there_is_nothing_to_find_nothing_is_found(texts: tuple[str, ...], config: dict[str, object]) -> None:
     """Empty texts and empty lists of entities give an empty detection, not an error and not everything."""
-    assert engine.detect([request(*texts, **config)]) == [Detection((), ())]
+    assert engine.detect([request(*texts, **config)]) == [Detection((), (), "en")]
 
 
 def test_an_empty_batch_is_answered() -> None:

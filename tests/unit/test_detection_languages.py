@@ -101,17 +101,20 @@ ENGLISH = "Please send the papers about my social security number 078-05-1121 to
 
 
 @pytest.mark.parametrize(
-    ("text", "entity"),
-    [(GERMAN, "DE_TAX_ID"), (SPANISH, "ES_NIF"), (FRENCH, "FR_NIR"), (ENGLISH, "PERSON")],
+    ("text", "entity", "language"),
+    [(GERMAN, "DE_TAX_ID", "de"), (SPANISH, "ES_NIF", "es"), (FRENCH, "FR_NIR", "fr"), (ENGLISH, "PERSON", "en")],
 )
-def test_a_records_language_is_told_from_its_texts(text: str, entity: str) -> None:
-    """Where the policy says so; the batch does not matter."""
+def test_a_records_language_is_told_from_its_texts(text: str, entity: str, language: str) -> None:
+    """Where the policy says so; the batch does not matter. Which it was is said, also where it was given."""
     assert entity in {found for found, _, _ in find(text, DETECT)}
     config = DetectionConfig(language=DETECT)
     texts = (GERMAN, ENGLISH, SPANISH, text, "", "x")
     together = engine.detect([DetectionRequest((TextField("text", one),), config) for one in texts])
     alone = engine.detect([DetectionRequest((TextField("text", text),), config)])
     assert together[3] == alone[0]
+    assert [one.language for one in together] == ["de", "en", "es", language, "en", "en"]
+    given = engine.detect([DetectionRequest((TextField("text", text),), DetectionConfig(language="it"))])
+    assert given[0].language == "it"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,8 @@ def test_a_records_language_is_told_from_its_texts(text: str, entity: str) -> No
 def test_what_cannot_be_told_is_the_engines_first_language(text: str) -> None:
     """Names, codes, and languages nobody has: English, with its model."""
     assert find(text, DETECT) == find(text, "en")
+    told = engine.detect([DetectionRequest((TextField("text", text),), DetectionConfig(language=DETECT))])
+    assert told[0].language == "en"
 
 
 def test_a_records_fields_have_one_language() -> None:
@@ -152,5 +157,7 @@ def test_what_a_language_cannot_find_refuses_the_record() -> None:
 def test_every_languages_entities_are_told() -> None:
     """And none of them is a name."""
     for language in patterns_only():
-        assert {"EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER"} < set(engine.supported_entities(language))
-        assert not {"PERSON", "LOCATION", "NRP"} & set(engine.supported_entities(language))
+        assert find("x", language, ("EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER")) == []
+        for name in ("PERSON", "LOCATION", "NRP"):
+            with pytest.raises(TenantError, match=name):
+                find("x", language, ("EMAIL_ADDRESS", name))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import kms_server
+from tests.key_promises import ROOT, acme_under, opens_for_its_tenant_alone
 from tests.kms_server import ARN, ARN_US, FOREIGN_ARN, Kms, slow, throttled
 from veilstream.contracts.errors import ConfigError, RecordError, TenantError, VeilError, WorldError
 from veilstream.keys import aws_kms
@@ -19,8 +20,7 @@ from veilstream.keys.providers import key_service
 from veilstream.keys.service import KeyContext, LocalFile, make_master_key
 from veilstream.settings import Settings
 
-ROOT = b"r" * 32
-ACME = KeyContext("acme/1", "acme", ARN)
+ACME = acme_under(ARN)
 
 
 @pytest.fixture
@@ -48,15 +48,7 @@ def test_a_key_wrapped_there_unwraps_in_its_context_alone(kms: Kms) -> None:
         assert asked.body["EncryptionContext"] == {
             "tenant": "acme", "key_id": "acme/1", "purpose": "veil-root-key-v1",
         }  # fmt: skip
-    changed = wrapped[:-1] + bytes([wrapped[-1] ^ 1])
-    moved: list[tuple[bytes, KeyContext]] = [
-        (wrapped, KeyContext("acme/1", "other", ARN)), (wrapped, KeyContext("acme/2", "acme", ARN)),
-        (wrapped, KeyContext("acme/1", "", ARN)), (changed, ACME), (wrapped[:20], ACME), (b"x", ACME),
-    ]  # fmt: skip
-    for raw, context in moved:
-        with pytest.raises(WorldError) as caught:
-            one.unwrap(raw, context)
-        assert caught.value.reason_code == "key_service_refused"
+    opens_for_its_tenant_alone(one, wrapped, ARN, wrapped[:-1] + bytes([wrapped[-1] ^ 1]))
 
 
 def test_operations_has_a_context_that_no_tenant_can_have(kms: Kms) -> None:

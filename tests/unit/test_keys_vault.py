@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.key_promises import ROOT, acme_under, opens_for_its_tenant_alone, suffers
 from tests.vault_rigs import KEY, TROUBLES, Double, Rig, context_of, double
 from veilstream.contracts.errors import ConfigError, RecordError, VeilError, WorldError
 from veilstream.keys import vault_server as asking
@@ -22,8 +23,7 @@ from veilstream.keys.providers import key_service
 from veilstream.keys.service import KeyContext, KeyService
 from veilstream.settings import Settings
 
-ROOT = b"r" * 32
-ACME = KeyContext("acme/1", "acme", KEY)
+ACME = acme_under(KEY)
 
 
 @pytest.fixture
@@ -52,16 +52,7 @@ def test_a_key_wrapped_there_unwraps_in_its_context_alone(rig: Double) -> None:
             context_of("acme"), base64.b64encode(ACME.digest()).decode(),
         )  # fmt: skip
         assert (headers["X-Vault-Namespace"], headers["X-Vault-Request"]) == ("team/veil", "true")
-    changed = wrapped[:-6] + b"AAAAAA"
-    moved = [
-        (wrapped, KeyContext("acme/1", "other", KEY)), (wrapped, KeyContext("acme/2", "acme", KEY)),
-        (wrapped, KeyContext("acme/1", "", KEY)), (changed, ACME), (wrapped[:20], ACME), (b"x", ACME), (b"\xff", ACME),
-        (wrapped.replace(b"v1", b"v7"), ACME),
-    ]  # fmt: skip
-    for raw, context in moved:
-        with pytest.raises(WorldError) as caught:
-            one.unwrap(raw, context)
-        assert caught.value.reason_code == "key_service_refused"
+    opens_for_its_tenant_alone(one, wrapped, KEY, wrapped[:-6] + b"AAAAAA", wrapped.replace(b"v1", b"v7"), b"\xff")
 
 
 def test_operations_has_a_context_that_no_tenant_can_have(rig: Double) -> None:
@@ -86,16 +77,8 @@ def test_each_trouble_is_somebody_s_fault(
     rig: Double, trouble: Callable[[Rig], None], error: type[VeilError], reason: str
 ) -> None:
     """Of one key: its tenant's. Of the server, or of our token: the world's. Neither token nor what the server says is quoted."""
-    one = service(rig)
-    wrapped = one.wrap(ROOT, ACME)
-    trouble(rig)
-    if not reason:
-        assert one.unwrap(wrapped, ACME) == ROOT
-        return
-    with pytest.raises(error) as caught:
-        one.unwrap(wrapped, ACME)
-    assert (type(caught.value), caught.value.reason_code) == (error, reason)
-    assert not any(word in str(caught.value) for word in ("double-token", "route entry", "1 error occurred"))
+    said = suffers(service(rig), KEY, lambda: trouble(rig), error, reason)
+    assert not any(word in said for word in ("double-token", "route entry", "1 error occurred"))
 
 
 @pytest.mark.parametrize(

@@ -189,25 +189,25 @@ async def test_a_tenants_day_is_bounded_by_requests() -> None:
         assert asked(await one.one(case("text 4", llm=llm)))[0][1] == SPOKE
 
 
-def test_a_tenants_day_is_bounded_by_tokens() -> None:
+async def test_a_tenants_day_is_bounded_by_tokens() -> None:
     """Guessed before, corrected after; a provider that lies about them is believed to a bound, in both directions."""
     now = [0.0]
     budget = Budget(100, 1_000, lambda: now[0])
-    assert budget.take("a", 600)
-    assert not budget.take("a", 401)
-    budget.correct("a", 600, 100)
-    assert budget.take("a", 900)
-    assert not budget.take("a", 1)
-    budget.correct("a", 900, -50)
-    assert budget.take("a", 200)
-    budget.correct("a", 200, 10**12)  # four times the guess: 100 + 800
-    assert budget.take("a", 100)
-    assert not budget.take("a", 1)
+    assert await budget.take("a", 600)
+    assert not await budget.take("a", 401)
+    await budget.correct("a", 600, 100)
+    assert await budget.take("a", 900)
+    assert not await budget.take("a", 1)
+    await budget.correct("a", 900, -50)
+    assert await budget.take("a", 200)
+    await budget.correct("a", 200, 10**12)  # four times the guess: 100 + 800
+    assert await budget.take("a", 100)
+    assert not await budget.take("a", 1)
     now[0] = 86_400.0
-    budget.correct("a", 500, 0)  # of a request of the day before: no credit
-    assert budget.take("a", 1_000)
-    assert not budget.take("a", 1)
-    assert not Budget(0, 1_000, lambda: 0.0).take("a", 1)
+    await budget.correct("a", 500, 0)  # of a request of the day before: no credit
+    assert await budget.take("a", 1_000)
+    assert not await budget.take("a", 1)
+    assert not await Budget(0, 1_000, lambda: 0.0).take("a", 1)
     assert tokens_of(3_000) == 1_600
 
 

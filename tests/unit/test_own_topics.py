@@ -15,7 +15,7 @@ from veilstream.tenancy.ids import RESERVED, is_tenant_id
 from veilstream.topics.acls import Acl, surplus_acls, wanted_acls
 from veilstream.topics.own import all_rows, entries_of, require_tenant, rows_of, tenants_of
 from veilstream.topics.plan import Change, ClusterView, TopicView, plan
-from veilstream.topics.registry import noted_as
+from veilstream.topics.published import noted_as
 
 OWN = ("veil.requests.acme", "veil.verdicts.acme", "veil.audit.acme", "veil.public-keys.acme")
 ROWS = own_rows("acme", partitions=2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,6 @@ from tests.unit.policy_desk import (
     FIRST_MS,
     Desk,
     digest,
-    key_service,
 )
 from veilstream.contracts.records import (
     Command,
@@ -21,12 +19,6 @@ from veilstream.contracts.records import (
 from veilstream.contracts.step import Item
 from veilstream.keys.service import LocalFile
 from veilstream.policy.view import PolicyView
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
 
 COMMANDS = st.lists(
     st.one_of(

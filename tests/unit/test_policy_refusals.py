@@ -10,7 +10,6 @@ from agents.policy.step import decode_command
 from tests.unit.policy_desk import (
     CODEC,
     Desk,
-    key_service,
 )
 from veilstream.contracts import catalogue
 from veilstream.contracts.errors import Fault, RecordError
@@ -22,25 +21,6 @@ from veilstream.contracts.records import (
     Key,
 )
 from veilstream.contracts.step import Failure, Record
-from veilstream.keys.service import LocalFile
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def desk(service: LocalFile) -> Desk:
-    return Desk(service)
-
-
-@pytest.fixture
-def acme(desk: Desk) -> Desk:
-    """A desk at which the tenant acme was made by command 0."""
-    assert desk.ask("tenant.create", "acme").status == "done"
-    return desk
-
 
 BAD = [
     ("tenant.creat", "acme", "{}", "unknown_command",

@@ -12,7 +12,6 @@ from tests.unit.policy_desk import (
     CODEC,
     SET,
     Desk,
-    key_service,
 )
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
@@ -26,23 +25,6 @@ from veilstream.keys.service import LocalFile
 from veilstream.policy.document import shipped
 from veilstream.policy.state import tenant_key
 from veilstream.policy.view import PolicyView
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def desk(service: LocalFile) -> Desk:
-    return Desk(service)
-
-
-@pytest.fixture
-def acme(desk: Desk) -> Desk:
-    """A desk at which the tenant acme was made by command 0."""
-    assert desk.ask("tenant.create", "acme").status == "done"
-    return desk
 
 
 def test_a_new_tenant_has_a_key_a_public_key_and_the_default_policy(desk: Desk) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.policy_desk import CODEC, Desk, key_service
+from tests.unit.policy_desk import CODEC, Desk
 from veilstream.contracts import catalogue
 from veilstream.contracts.audit_event import actor_pseudonym
 from veilstream.contracts.errors import ErasedError
@@ -17,20 +17,6 @@ from veilstream.keys.service import LocalFile
 from veilstream.policy import tenants
 from veilstream.policy.state import tenant_key
 from veilstream.policy.view import PolicyView
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def acme(service: LocalFile) -> Desk:
-    """A desk at which the tenant acme was made by command 0."""
-    desk = Desk(service)
-    assert desk.ask("tenant.create", "acme").status == "done"
-    return desk
-
 
 SUSPEND, RESUME, SHOW = ("tenant.suspend", {}), ("tenant.resume", {}), ("tenant.show", {})
 DELETE = ("tenant.delete", {"confirm": "acme"})

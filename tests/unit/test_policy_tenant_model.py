@@ -11,16 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.policy_desk import Desk, key_service
+from tests.unit.policy_desk import Desk
 from veilstream.contracts import catalogue
 from veilstream.contracts.errors import ErasedError
 from veilstream.contracts.records import Key, Limits, PublicKey
 from veilstream.keys.service import LocalFile
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.policy_desk import Desk, key_service
+from tests.unit.policy_desk import Desk
 from veilstream.contracts import catalogue
 from veilstream.contracts.records import Key, Limits, LimitsFrom, PublicKey, Tenant
 from veilstream.contracts.sealing import HPKE
@@ -17,11 +17,6 @@ from veilstream.policy.tenant_bodies import ACTOR_LIMIT_MAX, LIMIT_MAX, tenant_j
 from veilstream.policy.tenants import FORMER_LIMITS_MAX
 
 KEY = base64.b64encode(b"v" * 32).decode()
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture

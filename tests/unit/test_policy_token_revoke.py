@@ -7,29 +7,15 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.policy_desk import CODEC, Desk, key_service
+from tests.unit.policy_desk import CODEC, Desk
 from veilstream.contracts.records import Revocation
 from veilstream.contracts.token import use_id
-from veilstream.keys.service import LocalFile
 from veilstream.policy.credentials import REVOKED_MAX_MS
 from veilstream.policy.state import revoked_key
 from veilstream.policy.upkeep import Upkeep
 from veilstream.policy.view import PolicyView
 
 NOW_MS = 1_001  # of the desk's second command
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> LocalFile:
-    return key_service(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture
-def acme(service: LocalFile) -> Desk:
-    """A desk at which the tenant acme was made by command 0."""
-    desk = Desk(service)
-    assert desk.ask("tenant.create", "acme").status == "done"
-    return desk
 
 
 UNTIL: dict[str, tuple[Any, int | None]] = {

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pebble import ProcessFuture
+from pebble.pool.base_pool import PoolStatus
 
 from tests.unit import runtime_pool_work as work
 from veilstream.contracts.step import Done, Failure, Item, Output, Record
@@ -73,6 +75,30 @@ async def test_a_worker_killed_while_idle_is_replaced(pool: Pool) -> None:
                 break
             except PoolWorkerDied:
                 continue
+
+
+async def test_a_worker_killed_with_the_lock_of_all_costs_seconds() -> None:
+    """It died while it handed over an answer: the others cannot answer any more, and are replaced before a record gives up."""
+    pool = Pool(work.load, "m", workers=2)
+    await pool.start()
+    with pytest.raises(PoolWorkerDied):
+        await pool.run(work.answer, "kill with the lock")
+    async with asyncio.timeout(50):  # Pebble's own limits would let it take twice 60 s
+        assert await pool.run(work.answer, "a") == "m:a"
+    await pool.stop()
+
+
+async def test_a_task_that_a_broken_pool_forgot_is_done_again(pool: Pool) -> None:
+    """It came in the moment of the break, so Pebble tells it nothing: neither an answer nor an error ever comes."""
+    breaks = pool._pool
+
+    def forgets(*_: object, **__: object) -> ProcessFuture[str]:
+        breaks._context.status = PoolStatus.ERROR
+        return ProcessFuture()
+
+    breaks.schedule = forgets
+    async with asyncio.timeout(60):
+        assert await pool.run(work.answer, "a") == "m:a"
 
 
 async def test_cancelling_a_task_keeps_its_worker(pool: Pool) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
+from veilstream.contracts import history
 from veilstream.contracts.codec import named_schema, own_schemas
+from veilstream.contracts.errors import ConfigError
 from veilstream.contracts.evolution import obstacles
 
 HISTORY = Path(__file__).parents[2] / "schemas" / "history"
@@ -29,6 +31,17 @@ def test_every_former_schema_and_the_present_one_read_each_other(path: Path) -> 
     former, present = orjson.loads(path.read_bytes()), orjson.loads(own_schemas()[path.parent.name].text)
     assert obstacles(present, former) == []
     assert obstacles(former, present) == []
+
+
+def test_a_schema_that_does_not_read_a_former_one_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field without a default, as an example: the page says what stands in its way, and the history stays as it is."""
+    plain = orjson.loads(own_schemas()["veil.Count"].text)
+    plain["fields"].append({"name": "more", "type": "int"})
+    changed = named_schema(plain)
+    monkeypatch.setattr(history, "own_schemas", lambda: {**own_schemas(), "veil.Count": changed})
+    with pytest.raises(ConfigError, match=r"veil\.Count\.avsc: more: has no default"):
+        history.write_history()
+    assert not (HISTORY / "veil.Count" / f"{changed.fingerprint}.avsc").exists()
 
 
 def record(*fields: dict[str, Any], name: str = "veil.R") -> dict[str, Any]:

@@ -22,6 +22,7 @@ from veilstream.stack.up import UpOptions
 from veilstream.telemetry.health import HealthServer
 from veilstream.telemetry.judging import JudgingMetrics
 from veilstream.telemetry.quotas import ActorLimitMetrics
+from veilstream.telemetry.wants import WantsMetrics
 
 
 @pytest.fixture
@@ -89,22 +90,25 @@ async def test_status_says_when_users_are_held_to_no_limit(
 
 
 @pytest.mark.parametrize(
-    ("states", "told"),
+    ("states", "lacks", "told"),
     [
-        ({}, []),
-        ({"openai": "closed"}, []),
-        ({"openai": "open", "gemini": "closed", "anthropic": "half_open"}, ["openai", "anthropic"]),
+        ({}, {}, []),
+        ({"openai": "closed"}, {}, []),
+        ({"openai": "open", "gemini": "closed", "anthropic": "half_open"}, {"accurate": 2}, ["openai", "anthropic"]),
     ],
     ids=["no provider", "near miss: closed", "two of three"],
 )
-async def test_status_says_which_providers_are_left_alone(
-    app: typer.Typer, tmp_path: Path, states: dict[str, str], told: list[str]
+async def test_status_says_which_providers_are_left_alone_and_what_policies_lack(
+    app: typer.Typer, tmp_path: Path, states: dict[str, str], lacks: dict[str, int], told: list[str]
 ) -> None:
-    """By detection's own metric, by name; the stack is healthy all the same."""
+    """By detection's own metrics, by name; the stack is healthy all the same."""
     registry = CollectorRegistry()
     metrics = JudgingMetrics(registry)
     for provider, state in states.items():
         metrics.breaker_of(provider)(state)
+    wants = WantsMetrics(registry)
+    for what, policies in lacks.items():
+        wants.lacking(what, policies)
     detection = HealthServer("127.0.0.1", 0, alive=dict, ready=dict, registry=registry)
     await detection.start()
     component = ComponentState("detection", "agent", "ready", None, detection.port, 0, "detection.log")
@@ -121,6 +125,8 @@ async def test_status_says_which_providers_are_left_alone(
         await detection.stop()
     assert (as_json.exit_code, plain.exit_code) == (0, 0)
     assert json.loads(as_json.output)["llm_breakers"] == states
+    assert json.loads(as_json.output)["detection_lacks"] == lacks
+    assert ("lacks the extra `accurate` that 2 of the policies" in plain.output) == bool(lacks)
     assert [name for name in ("openai", "gemini", "anthropic") if f"LLM classifier: {name}" in plain.output] == told
 
 

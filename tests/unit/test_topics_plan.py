@@ -11,7 +11,7 @@ import pytest
 from veilstream.contracts.catalogue import Topic, catalogue
 from veilstream.topics.acls import Acl, wanted_acls
 from veilstream.topics.plan import SEVERITY, Change, ClusterView, TopicView, deviations, plan
-from veilstream.topics.registry import parse
+from veilstream.topics.published import parse
 
 REQUESTS = Topic(
     name="veil.requests", about="", schemas=("veil.Request",), key="any", partitions="chain", timestamps="LogAppendTime",

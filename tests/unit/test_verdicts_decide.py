@@ -71,7 +71,7 @@ def test_no_sign_at_all_never_meets_a_threshold_of_zero() -> None:
 
 
 def test_reasons_name_rule_source_and_places_and_never_text() -> None:
-    """Entities first, then threats, the surest rule first; each place once, in order; signs below the thresholds too."""
+    """Entities first, then threats, the surest rule first; each place once, in order."""
     decision = decide(
         [finding("US_SSN", 0.5, 30), finding("US_SSN", 0.7, 10)],
         [threat(0.2, "low"), threat(0.9, "high", start=9), threat(0.9, "high", start=2), threat(0.9, "high", start=2),
@@ -83,9 +83,36 @@ def test_reasons_name_rule_source_and_places_and_never_text() -> None:
         ("blocked_entity", "US_SSN", 0.7, "test", "", ssn),
         ("threat", "instruction_override", 0.9, "heuristics", "high", (Span("text", 2, 7), Span("text", 9, 14))),
         (MARKUP, MARKUP, 0.5, "heuristics", "markup.script_url", (Span("text", 0, 5),)),
-        ("threat", "instruction_override", 0.2, "heuristics", "low", (Span("text", 0, 5),)),
     ]
     assert [r.message for r in decision.reasons] == [message(r.code) for r in decision.reasons]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "mode", "expected"),
+    [
+        (0.2, None, ("allow", [])),
+        (0.49, None, ("allow", [])),
+        (0.5, None, ("review", ["threat"])),
+        (0.29, "strict", ("allow", [])),
+        (0.3, "strict", ("review", ["threat"])),
+        (0.8, None, ("block", ["threat"])),
+    ],
+)
+def test_a_sign_below_the_review_threshold_is_no_reason(
+    confidence: float, mode: str | None, expected: tuple[str, list[str]]
+) -> None:
+    """Of the mode that holds. An allowed record has no threat for a reason; beside a sign that counts a weak one is none."""
+    weak = threat(0.1, "weak")
+    decision = decide([], [weak, threat(confidence)], POLICY, mode)
+    assert (decision.decision, [r.code for r in decision.reasons]) == expected
+    assert decision.confidence == (round(1 - confidence, 6) if expected[0] == "allow" else confidence)
+
+
+def test_what_is_told_for_the_texts_own_sake_is_told_of_an_allowed_record() -> None:
+    """Markup that programs may run, and advice on the form: they accuse nobody."""
+    told = [threat(0.2, "markup.script_url", MARKUP), threat(0.0, "advice.roles", "format_advice"), threat(0.2)]
+    decision = decide([], told, POLICY, None)
+    assert (decision.decision, [r.code for r in decision.reasons]) == ("allow", [MARKUP, "format_advice"])
 
 
 @pytest.mark.parametrize(

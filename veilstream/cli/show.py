@@ -39,6 +39,7 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
     parts += _content(verdict)
     policy = verdict.policy
     judged = f"policy {policy.policy} {policy.version}" if policy else "no policy"
+    judged += f" · language {verdict.language}" if verdict.language else ""
     subtitle = Text(f"{verdict.tenant} · {judged} · {verdict.origin} · {verdict.id[:12]}", style="dim")
     title = Text.assemble(decided(verdict.decision), f"  confidence {verdict.confidence:.2f}")
     return Panel(

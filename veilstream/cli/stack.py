@@ -28,6 +28,9 @@ _NO_ACTOR_LIMITS = (
     "VEIL_ACTOR_LIMITS_WITHOUT_REDIS says whether records with such a limit pass uncounted or are refused"
 )
 
+_LACKING = {"accurate": "the extra `accurate`", "llm": "a key of any provider"}
+"""What detection may lack, in words."""
+
 _NOT_HERE = "With a password, set the variable instead: every user sees a command line."
 
 
@@ -86,6 +89,8 @@ def status(
             typer.echo(_NO_ACTOR_LIMITS)
         for provider in (name for name, state in found.llm_breakers.items() if state != "closed"):
             typer.echo(f"LLM classifier: {provider} fails and is left alone for a while (docs/threats-llm.md)")
+        for what, policies in found.detection_lacks.items():
+            typer.echo(f"detection lacks {_LACKING[what]} that {policies} of the policies ask for: its log names them")
     if not found.healthy:
         raise typer.Exit(UNHEALTHY)
 

@@ -13,7 +13,7 @@ open by `seal_record` and `open_record`, which take the record itself: nobody na
 | envelope: lane | yes | which records it stays in order with |
 | envelope: request_id, traceparent | no | the sender's own words, for finding things again: nothing is decided by them |
 | refusals | yes | one that is refused has no payload |
-| policy (pin), findings, threats, layers, lineage | yes | what is done to the text, and what the verdict says of it |
+| policy (pin), findings, threats, layers, language, lineage | yes | what is done to the text, and what the verdict says of it |
 | every field of veil.DeadLetter and veil.Redrive | yes | a redrive is judged under revision and time that they say |
 | every field of later releases | yes | but left out while it has its default |
 

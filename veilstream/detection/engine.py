@@ -82,14 +82,16 @@ def detect(batch: Sequence[DetectionRequest]) -> list[Detection]:
     """
     engine = _loaded()
     _refuse_half_characters(batch)
-    per_text = iter(engine.spoken.find(batch))
+    languages = engine.spoken.languages(batch)
+    per_text = iter(engine.spoken.find(batch, languages))
     threats = iter(engine.threats.scan([(text, request.config) for request in batch for text in request.fields]))
     return [
         Detection(
             tuple(finding for _ in request.fields for finding in next(per_text)),
             tuple(threat for _ in request.fields for threat in next(threats)),
+            language,
         )
-        for request in batch
+        for request, language in zip(batch, languages, strict=True)
     ]
 
 
@@ -102,11 +104,6 @@ def _refuse_half_characters(batch: Sequence[DetectionRequest]) -> None:
         raise RecordError(
             "a text holds a lone UTF-16 surrogate: encode it as UTF-8 properly", code="lone_surrogate"
         ) from None
-
-
-def supported_entities(language: str = "en") -> tuple[str, ...]:
-    """Every entity a policy may ask for in `language`, sorted. Raises `TenantError` for an unknown language."""
-    return _loaded().spoken.search(language).supported(language)
 
 
 def lineage(nlp_config: str | None) -> dict[str, str]:

@@ -73,6 +73,8 @@ class Detection:
 
     findings: tuple[Finding, ...]
     threats: tuple[Threat, ...]
+    language: str = ""
+    """What its texts were searched in: the configured one, or the one that was told from them."""
     layers: tuple[Layer, ...] = ()
     """Who spoke; these three are filled in by the layer behind the engine (threats/llm/judge.py)."""
     complexity: float = 0.0

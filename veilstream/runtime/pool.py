@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from pebble import ProcessExpired, ProcessPool
+from pebble.common import CONSTS
 
 from veilstream.contracts.errors import Fault, VeilError, WorldError
 
@@ -44,6 +45,12 @@ _TEMPLATE_PAUSE_S: Final = 0.5
 """Before the next try: one that was killed answers for a moment yet."""
 _PR_SET_PDEATHSIG: Final = 1
 _WARM_POLL_S: Final = 0.05
+CONSTS.channel_lock_timeout = 5.0
+"""Seconds. A worker that is killed in the moment in which it takes a task or hands over an answer leaves the lock of the workers'
+channel locked (Pebble's issue 163). The others find out when they have waited for it twice so long, and end; by default that is
+two minutes, in which nothing is answered. Nobody holds it for longer than a pipe takes for some megabytes."""
+_BROKEN_LOOK_S: Final = 1.0
+"""A pool that breaks tells those tasks that it has taken over by then, and no other ever hears of it: who waits has to look."""
 _BREAKS_MAX: Final = 3
 """A break by accident is not seen twice in a row; a task that breaks the pool each time is."""
 
@@ -112,7 +119,7 @@ class Pool:
             ]
             try:
                 async with asyncio.timeout(max(left_s, 1.0)):  # pebble's counts from when a worker takes the task
-                    warm |= set(await asyncio.gather(*map(asyncio.wrap_future, tasks)))
+                    warm |= set(await asyncio.gather(*(_answer(self._pool, task) for task in tasks)))
             except (ProcessExpired, TimeoutError, RuntimeError) as exc:
                 raise PoolWorkerDied(
                     f"a pool worker did not start ({type(exc).__name__}): its loader is "
@@ -131,8 +138,7 @@ class Pool:
                 raise RuntimeError("the pool is not started: hand it to the Agent as `pool`")
             try:
                 task = pool.schedule(function, args, timeout=timeout_s or self._task_timeout_s)
-                # shielded: cancelling a task kills its worker, and a new one has to load its model first
-                result: R = await asyncio.shield(asyncio.wrap_future(task))
+                result: R = await _answer(pool, task)
             except ProcessExpired:
                 raise PoolWorkerDied("the worker of this task died") from None
             except TimeoutError:
@@ -188,6 +194,27 @@ class Pool:
                     self._pool.stop()
                     self._pool = broken  # whoever comes next tries again
                     raise WorldError(f"{exc}; the partition is held", code="pool_away") from None
+
+
+async def _answer(pool: Any, task: Any) -> Any:
+    """The task's result. Raises RuntimeError, too, where the pool broke and forgot the task.
+
+    Whoever waits may be cancelled, and the task is not: that would kill its worker, and a new one has to load its model first.
+    """
+    answer = asyncio.wrap_future(task)
+    try:
+        while not (await asyncio.wait({answer}, timeout=_BROKEN_LOOK_S))[0]:
+            if not pool.active:
+                raise RuntimeError("the pool broke")
+    finally:
+        answer.add_done_callback(_heard)
+    return answer.result()
+
+
+def _heard(answer: asyncio.Future[Any]) -> None:
+    """What becomes of a task that nobody waits for any more is no news."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _begin(parent: int, load: Callable[..., None], load_args: Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ from veilstream.stack.process import memory_bytes
 from veilstream.stack.redis import answers
 from veilstream.stack.state import ComponentState, StackState, read_state, settings_of
 from veilstream.telemetry.judging import STATES
+from veilstream.telemetry.wants import LACKING
 
 ACTOR_LIMITS = "veil_actor_limits_available"
 """The gate's metric of veilstream/telemetry/quotas.py."""
@@ -35,6 +36,9 @@ class Status:
     answer others. None: the gate does not say so, or has these limits switched off."""
     llm_breakers: Mapping[str, str] = field(default_factory=dict)
     """Of each provider of the LLM classifier: closed, half_open or open (it is left alone for a while); empty: there is none."""
+
+    detection_lacks: Mapping[str, int] = field(default_factory=dict)
+    """How many policies ask for what detection was not given: `accurate` (the extra), `llm` (a key of their providers)."""
 
     @property
     def healthy(self) -> bool:
@@ -56,6 +60,7 @@ class Status:
             "healthy": self.healthy,
             "actor_limits": self.actor_limits,
             "llm_breakers": dict(self.llm_breakers),
+            "detection_lacks": dict(self.detection_lacks),
             "components": answered,
         }
 
@@ -68,7 +73,7 @@ def status(folder: Path) -> Status:
     with ThreadPoolExecutor(max(1, len(state.components))) as pool:
         latencies = pool.map(lambda component: _latency_ms(component, settings), state.components)
         answered = {c.name: value for c, value in zip(state.components, latencies, strict=True)}
-    return Status(state, answered, _actor_limits(state), _llm_breakers(state))
+    return Status(state, answered, _actor_limits(state), _llm_breakers(state), _detection_lacks(state))
 
 
 def _actor_limits(state: StackState) -> bool | None:
@@ -79,6 +84,11 @@ def _actor_limits(state: StackState) -> bool | None:
 def _llm_breakers(state: StackState) -> dict[str, str]:
     said = [metric_by(c.port, LLM_BREAKERS, "provider") for c in state.components if c.name == "detection"]
     return {provider: STATES[int(value)] for found in said for provider, value in found.items()}
+
+
+def _detection_lacks(state: StackState) -> dict[str, int]:
+    said = [metric_by(c.port, LACKING, "what") for c in state.components if c.name == "detection"]
+    return {what: int(policies) for found in said for what, policies in found.items() if policies}
 
 
 def _latency_ms(component: ComponentState, settings: Settings) -> float | None:

@@ -37,6 +37,15 @@ class JudgingMetrics:
             "llm_token_usage", "Tokens that providers say they took.", ["provider", "direction"], registry=registry
         )
 
+        self._shared = Gauge(
+            "veil_llm_budget_shared", "1 while workers count a tenant's budget together, 0 while each does by itself.",
+            registry=registry,
+        )  # fmt: skip
+
+    def budget_shared(self, shared: bool) -> None:
+        """Told when it changes."""
+        self._shared.set(int(shared))
+
     def breaker_of(self, provider: str) -> Callable[[str], None]:
         """Told of each change of that provider's breaker; closed until then."""
         gauge = self._breakers.labels(provider)

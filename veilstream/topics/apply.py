@@ -24,7 +24,7 @@ from veilstream.topics.cluster import (
 )
 from veilstream.topics.own import all_rows, entries_of, require_tenant, rows_of
 from veilstream.topics.plan import Change, ClusterView, plan
-from veilstream.topics.registry import own_fingerprints, publish
+from veilstream.topics.published import own_fingerprints, publish
 
 CHAIN_PARTITIONS = 4
 """Of the chain's topics where nobody says how many."""

@@ -25,7 +25,7 @@ from veilstream.contracts.errors import ConfigError, WorldError
 from veilstream.settings import Settings
 from veilstream.topics.acls import Acl
 from veilstream.topics.plan import PREFIX, ClusterView, TopicView
-from veilstream.topics.registry import Registry, read_registry
+from veilstream.topics.published import Published, read_published
 
 TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 5.0
@@ -67,8 +67,8 @@ def read_cluster(admin: Any, bootstrap: str, settings: Settings | None = None) -
         topics = read_topics(admin, names)
         acls = read_acls(admin)
         broker = read_broker(admin)
-    registry = read_registry(bootstrap, settings) if SCHEMAS in topics else Registry()
-    return ClusterView(topics, acls, registry.topic_ids, registry.schemas, broker)
+    published = read_published(bootstrap, settings) if SCHEMAS in topics else Published()
+    return ClusterView(topics, acls, published.topic_ids, published.schemas, broker)
 
 
 def read_topics(admin: Any, names: Iterable[str]) -> dict[str, TopicView]:

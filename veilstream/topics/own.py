@@ -17,7 +17,7 @@ from veilstream.contracts.errors import ConfigError
 from veilstream.tenancy.ids import RESERVED, TENANT_ID_FORM, is_tenant_id
 from veilstream.topics.acls import Acl, principal_of
 from veilstream.topics.plan import ClusterView
-from veilstream.topics.registry import noted_as
+from veilstream.topics.published import noted_as
 
 OWN_PARTITIONS = 4
 """Of a tenant's topics, unless it is said otherwise: each partition is a transactional producer in the gate and in audit."""

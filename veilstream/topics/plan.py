@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from veilstream.contracts.catalogue import Topic
 from veilstream.topics.acls import Acl, surplus_acls, wanted_acls
-from veilstream.topics.registry import noted_as
+from veilstream.topics.published import noted_as
 
 Severity = Literal["change", "error", "warning"]
 
@@ -50,7 +50,7 @@ class ClusterView:
     acls: frozenset[Acl] | None
     """None: the broker has no authorizer."""
     topic_ids: Mapping[str, str] = field(default_factory=dict)
-    """Ids of public topics as `apply` noted them on veil.schemas, by name (registry.noted_as)."""
+    """Ids of public topics as `apply` noted them on veil.schemas, by name (published.noted_as)."""
     schemas: frozenset[str] = frozenset()
     """Fingerprints published on veil.schemas."""
     broker: Mapping[str, str] = field(default_factory=dict)

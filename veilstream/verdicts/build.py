@@ -47,6 +47,7 @@ def verdict_of(
         layers=findings.layers,
         complexity=findings.complexity,
         strategy=findings.strategy,
+        language=findings.language,
     )
 
 

@@ -4,7 +4,11 @@
     block     a threat at or above the block threshold, an entity the policy blocks, or a failure that is not the sender's
     review    a threat at or above the review threshold, an entity the policy wants reviewed, or a judgement that the policy
               wanted and nobody gave (a policy may say block instead, or that the rest decides)
-    allow     everything else; signs below the thresholds are still reported
+    allow     everything else
+
+Reasons are what counted: a threat below the review threshold is none, whatever the decision, and stands in the verdict's layers
+(each with the surest sign it saw) and its confidence. What is told for the text's own sake stands whatever its confidence:
+dangerous markup, and advice on the form.
 
 Refused and blocked records deliver no content.
 """
@@ -71,7 +75,7 @@ def _by_findings(
     reasons = (
         *_entity_reasons("blocked_entity", blocked),
         *_entity_reasons("review_entity", reviewed),
-        *_threat_reasons(threats),
+        *_threat_reasons([t for t in threats if t.category in FORMAT_CODES or t.confidence >= thresholds.review]),
     )
     if blocked or (threats and severity >= thresholds.block):
         grounds = [f.score for f in blocked] + [severity] * (bool(threats) and severity >= thresholds.block)

@@ -114,6 +114,7 @@ class Findings:
     layers: tuple[Layer, ...] = ()
     complexity: float = 0.0
     strategy: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class Verdict:
     layers: tuple[Layer, ...] = ()
     complexity: float = 0.0
     strategy: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)

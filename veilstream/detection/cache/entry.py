@@ -112,6 +112,7 @@ def keep(one: Named, detection: Detection, now_ms: int) -> bytes:
         "until": now_ms + lifetime_s(detection) * 1000,
         "findings": _rows(Finding, detection.findings, places),
         "threats": _rows(Threat, detection.threats, places),
+        "language": detection.language,
     }
     written = orjson.dumps(plain)
     padded = written.ljust(-(-len(written) // PADDED_TO) * PADDED_TO)
@@ -127,8 +128,8 @@ def open_kept(one: Named, raw: bytes) -> Kept:
     fields = one.request.fields
     try:
         plain = orjson.loads(unseal(one.scope.key, sealed, _bound(one)))
-        found = Detection(_read(Finding, plain["findings"], fields), _read(Threat, plain["threats"], fields))
-        return Kept(found, int(plain["until"]))
+        findings, threats = _read(Finding, plain["findings"], fields), _read(Threat, plain["threats"], fields)
+        return Kept(Detection(findings, threats, str(plain["language"])), int(plain["until"]))
     except (
         RecordError,
         ValueError,

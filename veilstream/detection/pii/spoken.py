@@ -45,9 +45,16 @@ class Spoken:
             self._searches[language] = PiiSearch(build_language(language), self._timeouts, self._own)
         return self._searches.get(language, self.engine)
 
-    def find(self, batch: Sequence[DetectionRequest]) -> list[tuple[Finding, ...]]:
-        """The findings of each field of each request, in order. Raises as `PiiSearch.find`."""
-        texts = [(text, self._config(request)) for request in batch for text in request.fields]
+    def languages(self, batch: Sequence[DetectionRequest]) -> list[str]:
+        """What each request's texts are searched in: what it asks for, or what is told from them."""
+        return [self.told(one.fields) if one.config.language == DETECT else one.config.language for one in batch]
+
+    def find(self, batch: Sequence[DetectionRequest], languages: Sequence[str]) -> list[tuple[Finding, ...]]:
+        """The findings of each field of each request, in its language, in order. Raises as `PiiSearch.find`."""
+        texts: list[tuple[TextField, DetectionConfig]] = []
+        for request, language in zip(batch, languages, strict=True):
+            config = replace(request.config, language=language)
+            texts += [(text, config) for text in request.fields]
         by_language: dict[str, list[int]] = defaultdict(list)
         for place, (_, config) in enumerate(texts):
             by_language[config.language].append(place)
@@ -57,11 +64,6 @@ class Spoken:
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
-
-    def _config(self, request: DetectionRequest) -> DetectionConfig:
-        if request.config.language != DETECT:
-            return request.config
-        return replace(request.config, language=self.told(request.fields))
 
     def told(self, fields: Sequence[TextField]) -> str:
         """The language of a record's texts; the engine's first where they are too short or it is not sure."""

@@ -13,7 +13,7 @@ from veilstream.connection.addresses import address_of
 from veilstream.contracts.errors import ConfigError
 from veilstream.detection.threats.llm.answers import Answers
 from veilstream.detection.threats.llm.breaker import Breaker
-from veilstream.detection.threats.llm.budget import Budget
+from veilstream.detection.threats.llm.budget import Budget, Meeting
 from veilstream.detection.threats.llm.judge import Judge
 from veilstream.detection.threats.llm.provider import Provider
 from veilstream.detection.threats.llm.slots import Slots
@@ -31,8 +31,11 @@ _LATER_S: Final = 2.0
 """An SDK's own limit is each read's; ours, of all of it, must be the first to end a request, so that it is told as a timeout."""
 
 
-def judge_of(settings: Settings, metrics: JudgingMetrics, wall_s: Callable[[], float]) -> Judge:
-    """Without a key it has no provider, and a policy that names one is told so in its verdicts.
+def judge_of(
+    settings: Settings, metrics: JudgingMetrics, wall_s: Callable[[], float], meeting: Meeting | None = None
+) -> Judge:
+    """Without a key it has no provider, and a policy that names one is told so in its verdicts. `meeting`: where workers tell
+    each other what tenants have spent; None: each has a day of its own.
 
     Raises ConfigError: an SDK is not installed, an address is none, a provider's regions are not said.
     """
@@ -40,12 +43,17 @@ def judge_of(settings: Settings, metrics: JudgingMetrics, wall_s: Callable[[], f
     found = {name: _provider(name, settings, regions, metrics) for name in PROVIDERS if _key(name, settings)}
     return Judge(
         providers=found,
-        budget=Budget(settings.llm_tenant_requests_per_day, settings.llm_tenant_tokens_per_day, wall_s),
+        budget=Budget(settings.llm_tenant_requests_per_day, settings.llm_tenant_tokens_per_day, wall_s, meeting),
         answers=Answers(secrets.token_bytes(32)),
         draw=lambda: secrets.token_hex(_WORD_BYTES),
         total_s=settings.llm_total_s,
         characters_max=settings.llm_max_characters,
     )
+
+
+def has_provider(settings: Settings) -> bool:
+    """Whether anybody can be asked."""
+    return any(_key(name, settings) for name in PROVIDERS)
 
 
 def regions_of(text: str) -> Mapping[str, frozenset[str]]:

@@ -173,13 +173,13 @@ class Judge:
         if work.case.region not in provider.regions:
             return Layer(LLM, NO_REGION, name, provider.model)
         tokens = tokens_of(sum(len(text) for _, text in texts))
-        if not self.budget.take(tenant, tokens):
+        if not await self.budget.take(tenant, tokens):
             return Layer(LLM, NO_BUDGET, name, provider.model)
         prompt = prompt_of(texts, self.draw)
         reply = await provider.ask(prompt, tenant, until)
         if isinstance(reply, Fault):
             return Layer(LLM, reply.status, name, provider.model)
-        self.budget.correct(tenant, tokens, reply.tokens_in + reply.tokens_out)
+        await self.budget.correct(tenant, tokens, reply.tokens_in + reply.tokens_out)
         answer = answer_of(reply.text, prompt.nonce)
         if isinstance(answer, str):
             if answer == WRONG_NONCE:

@@ -31,7 +31,7 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class Published:
     """What is on veil.schemas now."""
 
     schemas: frozenset[str] = frozenset()
@@ -49,7 +49,7 @@ def own_fingerprints() -> dict[str, str]:
     return {schema.fingerprint: name for name, schema in own_schemas().items()}
 
 
-def parse(records: Mapping[str, bytes]) -> Registry:
+def parse(records: Mapping[str, bytes]) -> Published:
     """Last values by key → what they say; a topic id that does not read counts as not noted."""
     ids = {}
     for key, value in records.items():
@@ -58,10 +58,10 @@ def parse(records: Mapping[str, bytes]) -> Registry:
                 ids[key.removeprefix(_TOPIC_ID)] = str(orjson.loads(value)["id"])
             except (ValueError, KeyError, TypeError):
                 continue
-    return Registry(frozenset(key for key in records if _FINGERPRINT.fullmatch(key)), ids)
+    return Published(frozenset(key for key in records if _FINGERPRINT.fullmatch(key)), ids)
 
 
-def read_registry(bootstrap: str, settings: Settings | None = None) -> Registry:
+def read_published(bootstrap: str, settings: Settings | None = None) -> Published:
     """Read veil.schemas from beginning to end. Raises WorldError when that takes too long."""
     consumer = Consumer({
         **librdkafka_options(settings or Settings(), bootstrap),
