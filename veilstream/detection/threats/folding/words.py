@@ -23,6 +23,8 @@ KNOWN: Final = {
 }
 """Common words, with what each costs when letters are split: rarer words more."""
 KNOWN_SET: Final = frozenset(KNOWN)
+BEGINNINGS: Final = frozenset(word[:end] for word in KNOWN for end in range(1, len(word)))
+"""Letters that a longer word begins with: where there is none, no more letters need be tried."""
 WORD_MAX: Final = 20
 UNKNOWN_LETTER: Final = 12.0
 """Cost of a letter that belongs to no word, above that of any word."""
@@ -56,22 +58,32 @@ class Splitter:
 
     def __init__(self) -> None:
         self._left = SPLIT_MAX
+        self._known: dict[str, list[str] | None] = {}
 
     def split(self, letters: str) -> list[str] | None:
         """The words of `letters`, the likeliest way; None where they are mostly none, or the text has had its share."""
+        if letters not in self._known:  # several views have the same
+            self._known[letters] = self._likeliest(letters)
+        return self._known[letters]
+
+    def _likeliest(self, letters: str) -> list[str] | None:
         size = len(letters)
         if size < 4 or size > self._left or not letters.isascii():
             return None
         self._left -= size
         low = letters.lower()
-        cost, came = [0.0] * (size + 1), [0] * (size + 1)
-        for end in range(1, size + 1):
-            best, at = cost[end - 1] + UNKNOWN_LETTER, -(end - 1) - 1
-            for start in range(max(0, end - WORD_MAX), end):
-                word = KNOWN.get(low[start:end])
-                if word is not None and cost[start] + word < best:
-                    best, at = cost[start] + word, start
-            cost[end], came[end] = best, at
+        cost, came = [0.0, *[math.inf] * size], [0] * (size + 1)
+        for start in range(size):
+            base = cost[start]
+            if base + UNKNOWN_LETTER < cost[start + 1]:
+                cost[start + 1], came[start + 1] = base + UNKNOWN_LETTER, -start - 1
+            for end in range(start + 1, min(start + WORD_MAX, size) + 1):
+                piece = low[start:end]
+                word = KNOWN.get(piece)
+                if word is not None and base + word < cost[end]:
+                    cost[end], came[end] = base + word, start
+                if piece not in BEGINNINGS:
+                    break
         return self._read(letters, came)
 
     def _read(self, letters: str, came: list[int]) -> list[str] | None:
