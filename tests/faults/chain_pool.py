@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import resource
+from contextlib import suppress
 
 import psutil
 
@@ -21,11 +22,16 @@ WORKER_S = 60.0
 
 async def pool_worker_killed(rig: ChainRig, chance: random.Random, window: Window) -> str:
     """The process that holds the model is killed in mid-batch, and again when the next one works."""
-    for _ in range(KILLS):
+    killed = 0
+    while killed < KILLS:
         worker = await _worker(rig)
         await asyncio.sleep(chance.uniform(0.1, 1.0))
-        worker.kill()
-        await window.judged(20)
+        with suppress(
+            psutil.NoSuchProcess
+        ):  # it went with a pool that broke, or was there to see whether one can be forked
+            worker.kill()
+            killed += 1
+            await window.judged(20)
     return f"{KILLS} killed"
 
 
@@ -49,11 +55,14 @@ def _limits(worker: psutil.Process) -> tuple[int, int]:
 async def _worker(rig: ChainRig) -> psutil.Process:
     """The pool's process, once it holds a model."""
 
+    found: list[psutil.Process] = []
+
     async def there() -> bool:
-        return bool(_workers(rig))
+        found[:] = _workers(rig)
+        return bool(found)
 
     await until(there, timeout_s=WORKER_S, what="a pool worker with a model")
-    return _workers(rig)[0]
+    return found[0]
 
 
 def _workers(rig: ChainRig) -> list[psutil.Process]:

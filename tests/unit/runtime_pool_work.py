@@ -26,7 +26,7 @@ def fail_to_load() -> None:
 
 
 def answer(word: str) -> str:
-    """What a record asks for: an answer, the worker's end, a hang, or an error."""
+    """What a record asks for: an answer, the worker's end, no memory, a hang, or an error."""
     match word:
         case "exit":
             os._exit(1)
@@ -35,6 +35,8 @@ def answer(word: str) -> str:
             os.kill(os.getpid(), signal.SIGKILL)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            raise MemoryError
         case "hang":
             time.sleep(600)
         case "raise":

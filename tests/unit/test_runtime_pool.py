@@ -48,10 +48,16 @@ def agent(pool: Pool) -> Agent[str]:
 
 
 @pytest.mark.parametrize(
-    ("bad", "code"), [("exit", "pool_worker_died"), ("kill", "pool_worker_died"), ("hang", "pool_task_timeout")]
+    ("bad", "code"),
+    [
+        ("exit", "pool_worker_died"),
+        ("kill", "pool_worker_died"),
+        ("memory", "pool_worker_died"),
+        ("hang", "pool_task_timeout"),
+    ],
 )
 async def test_the_record_that_kills_its_worker_fails_alone(pool: Pool, bad: str, code: str) -> None:
-    """os._exit, kill -9 or a hang on one record among others: its neighbours are done, it fails as ours."""
+    """os._exit, kill -9, no memory or a hang on one record among others: its neighbours are done, it fails as ours."""
     words = ["a", bad, "c"]
     records = [Record("in", 0, offset, 0, None, word.encode()) for offset, word in enumerate(words)]
     work = await judge(agent(pool), records, {})

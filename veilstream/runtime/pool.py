@@ -129,6 +129,8 @@ class Pool:
     async def run(self, function: Callable[..., R], *args: Any, timeout_s: float | None = None) -> R:
         """Run in a worker. Its exceptions are raised here; `PoolWorkerDied` if it died, `PoolTaskTimeout` if it took too long.
 
+        A worker without memory dies, too.
+
         A worker that dies while it fetches its task takes the whole pool with it. Then nobody can say whose task it was,
         so all of them are done again on a new pool, `_BREAKS_MAX` times.
         """
@@ -137,7 +139,7 @@ class Pool:
             if pool is None:
                 raise RuntimeError("the pool is not started: hand it to the Agent as `pool`")
             try:
-                task = pool.schedule(function, args, timeout=timeout_s or self._task_timeout_s)
+                task = pool.schedule(_in_worker, (function, *args), timeout=timeout_s or self._task_timeout_s)
                 result: R = await _answer(pool, task)
             except ProcessExpired:
                 raise PoolWorkerDied("the worker of this task died") from None
@@ -223,6 +225,14 @@ def _begin(parent: int, load: Callable[..., None], load_args: Sequence[Any]) -> 
     end_with(parent if template is None else template.PID)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load(*load_args)
+
+
+def _in_worker(function: Callable[..., R], *args: Any) -> R:
+    """Call the function; a worker that gets no more memory ends, as that is no record's fault, and the next one may have it."""
+    try:
+        return function(*args)
+    except MemoryError:
+        os._exit(os.EX_TEMPFAIL)
 
 
 def end_with(parent: int) -> None:
