@@ -14,8 +14,8 @@ from veilstream.client.kafka import describe, started_consumer
 from veilstream.contracts.catalogue import OVERFLOW
 from veilstream.contracts.identity import Origin
 
-LARGE = "word " * 2_400
-"""12,000 characters: more than the share of a second."""
+LARGE = "Parcel 12 for the second floor came on Monday, and Mr Brown has signed for it. " * 150
+"""11,850 characters: more than the share of a second. One word again and again would be blocked: some models leak at that."""
 CONVERSATIONS = 6
 """Beside those of the load, which a second sender would put out of order."""
 ROUNDS = 12

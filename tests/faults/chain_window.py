@@ -74,7 +74,7 @@ class Window:
     _ends: set[str] = field(default_factory=set)
     _judged: set[Origin] = field(default_factory=set)
     _good: set[Origin] = field(default_factory=set)
-    _of_tenant: set[Origin] = field(default_factory=set)
+    _admitted: set[Origin] = field(default_factory=set)
 
     @asynccontextmanager
     async def load(self, rate_per_s: float = RATE_PER_S) -> AsyncIterator[None]:
@@ -105,14 +105,14 @@ class Window:
         judged = Counter(self.decisions.keys())
         audit_errors = (self.audited - judged).total() + (judged - self.audited).total()
         row_errors = stored.wrong(set(self.events))
-        table_errors = audit_errors + row_errors + abs(quota - len(self._of_tenant))
+        table_errors = audit_errors + row_errors + abs(quota - len(self._admitted))
         not_allowed = sum(self.decisions.get(origin, "allow") != "allow" for origin in self._good)
         again = sum(letter.code in replay.CODES for letter in self.letters)  # admit hides what the gate wrote twice
         wrong = {
             "gated twice": again,
             "audit events": audit_errors,
             "audit rows": row_errors,
-            "quota": quota - len(self._of_tenant),
+            "quota": quota - len(self._admitted),
             "out of order": self.out_of_order,
             "good ones refused": not_allowed,
             "from nowhere": account.unknown,
@@ -245,8 +245,8 @@ class Window:
             if last == "last":
                 self._ends.add(conversation)
         self.decisions.setdefault(origin, verdict.decision)
-        if verdict.tenant == TENANT:
-            self._of_tenant.add(origin)
+        if verdict.tenant == TENANT and verdict.policy is not None:  # what the gate refused has none, and no quota counts it
+            self._admitted.add(origin)
         self._moved(origin)
 
     def _moved(self, origin: Origin) -> None:
