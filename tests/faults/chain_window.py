@@ -245,7 +245,7 @@ class Window:
             if last == "last":
                 self._ends.add(conversation)
         self.decisions.setdefault(origin, verdict.decision)
-        if verdict.tenant == TENANT and verdict.policy is not None:  # what the gate refused has none, and no quota counts it
+        if verdict.tenant == TENANT and verdict.policy is not None:  # a quota does not count what the gate refused
             self._admitted.add(origin)
         self._moved(origin)
 
