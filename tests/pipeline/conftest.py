@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.pipeline.chain import Chain, Outputs, veil
 from tests.pipeline.runtime_bench import Bench, opened_bench
@@ -49,6 +50,26 @@ def redis_url(stack_folder: Path) -> Iterator[str]:
     server = start_redis(stack_folder / "redis")
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis that a module has for itself, to be emptied and asked thousands of times: it writes nothing to disk."""
+    from veilstream.stack.redis import start_redis
+
+    server = start_redis(tmp_path_factory.mktemp("own") / "redis")
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("appendonly", "no")
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture
+def emptied(own_redis: str) -> Iterator[redis.Redis]:
+    """A client of the module's own Redis, which holds nothing of other tests."""
+    with redis.Redis.from_url(own_redis) as client:
+        client.flushdb()
+        yield client
 
 
 def started_chain(folder: Path) -> Iterator[Chain]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,6 @@ RIGHTS = (
     "+zremrangebyrank +pexpire"
 )
 """As docs/quotas.md has them."""
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of their own, with nothing to write to disk: thousands of questions are asked."""
-    server = start_redis(tmp_path_factory.mktemp("actors") / "redis")
-    with redis.Redis.from_url(server.url) as client:
-        client.config_set("appendonly", "no")
-    yield server.url
-    server.stop()
-
-
-@pytest.fixture
-def server(redis_url: str) -> Iterator[redis.Redis]:
-    """Without what other tests counted."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushdb()
-        yield client
 
 
 @asynccontextmanager
@@ -104,46 +86,46 @@ def batches(draw: st.DrawFn, behind_ms: int = 10 * MINUTE) -> list[list[Use]]:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches())
-def test_the_script_counts_as_the_book_says(server: redis.Redis, sent: list[list[Use]]) -> None:
+def test_the_script_counts_as_the_book_says(emptied: redis.Redis, sent: list[list[Use]]) -> None:
     """Record by record: windows, bursts, two limits at once, refusals in a row, what is known, what is forgotten."""
-    server.flushdb()
+    emptied.flushdb()
     oracle = Oracle()
-    assert [asked(server, batch) for batch in sent] == [oracle.answers(batch) for batch in sent]
+    assert [asked(emptied, batch) for batch in sent] == [oracle.answers(batch) for batch in sent]
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches(behind_ms=MINUTE - 1))
-def test_a_batch_done_again_at_once_is_answered_the_same(server: redis.Redis, sent: list[list[Use]]) -> None:
+def test_a_batch_done_again_at_once_is_answered_the_same(emptied: redis.Redis, sent: list[list[Use]]) -> None:
     """Whole, and then record by record, as the runtime does it after an abort and after an exception.
 
     From a minute behind on, what was counted may be forgotten (docs/quotas.md).
     """
-    server.flushdb()
+    emptied.flushdb()
     for batch in sent:
-        first = asked(server, batch)
-        assert asked(server, batch) == first
-        assert [asked(server, [use])[0] for use in batch] == first
+        first = asked(emptied, batch)
+        assert asked(emptied, batch) == first
+        assert [asked(emptied, [use])[0] for use in batch] == first
 
 
-def test_what_is_kept_of_an_actor_is_bounded(server: redis.Redis) -> None:
+def test_what_is_kept_of_an_actor_is_bounded(emptied: redis.Redis) -> None:
     """Counted: two minutes of its limit and a batch. Refused: some, for what is done again. All of it goes by itself."""
     actor, batch = Actor(USER, "user:flood", 10), 200
     for begin in range(0, 4_000, batch):
-        asked(server, [a_use(begin + n, 20 * (begin + n), actor) for n in range(batch)])
-        counted, refused = server.zcard(f"{PREFIX}user:flood"), server.zcard(f"{PREFIX}user:flood:refused")
+        asked(emptied, [a_use(begin + n, 20 * (begin + n), actor) for n in range(batch)])
+        counted, refused = emptied.zcard(f"{PREFIX}user:flood"), emptied.zcard(f"{PREFIX}user:flood:refused")
         assert counted <= 2 * actor.limit + batch
         assert refused <= REFUSED_KEPT + batch
     assert (counted, refused) == (20, REFUSED_KEPT + batch)
-    for key in server.scan_iter(f"{PREFIX}*"):
-        assert 0 < server.pttl(key) <= KEEP_MS
+    for key in emptied.scan_iter(f"{PREFIX}*"):
+        assert 0 < emptied.pttl(key) <= KEEP_MS
 
 
-async def test_one_round_trip_a_batch(server: redis.Redis, redis_url: str) -> None:
+async def test_one_round_trip_a_batch(emptied: redis.Redis, own_redis: str) -> None:
     """Whatever is in it: Redis runs one command from outside for 256 records of as many users."""
-    async with opened(redis_url) as log:
-        before = server.info("commandstats")
+    async with opened(own_redis) as log:
+        before = emptied.info("commandstats")
         answers = await log.decided([a_use(n, n, Actor(USER, f"user:{n}", 5), ADDRESSES[1]) for n in range(256)])
-        after = server.info("commandstats")
+        after = emptied.info("commandstats")
     assert answers is not None
     assert sum(not any(row) for row in answers) == ADDRESSES[1].burst
     names = ("evalsha", "eval", "script", "ping", "get", "set")
@@ -153,36 +135,36 @@ async def test_one_round_trip_a_batch(server: redis.Redis, redis_url: str) -> No
     assert calls == dict.fromkeys(names, 0) | {"evalsha": 1}
 
 
-async def test_a_script_that_was_flushed_comes_back(server: redis.Redis, redis_url: str) -> None:
+async def test_a_script_that_was_flushed_comes_back(emptied: redis.Redis, own_redis: str) -> None:
     """SCRIPT FLUSH, as a failover brings it about: unknown for a moment, then known again, and counted on."""
     actor = Actor(USER, "user:flushed", 1)
-    async with opened(redis_url, again_s=0.05) as log:
+    async with opened(own_redis, again_s=0.05) as log:
         assert await log.decided([a_use(1, 0, actor)]) == [[0]]
-        server.script_flush()
+        emptied.script_flush()
         assert await log.decided([a_use(2, 1, actor)]) is None
         assert await _until_known(log, a_use(2, 1, actor)) == [[1]]
 
 
-async def test_the_least_rights_do(server: redis.Redis, redis_url: str) -> None:
+async def test_the_least_rights_do(emptied: redis.Redis, own_redis: str) -> None:
     """A user of Redis with the rights that docs/quotas.md names counts; one right less, and it is away."""
-    host = redis_url.rsplit("@", 1)[1]
+    host = own_redis.rsplit("@", 1)[1]
     try:
-        server.execute_command("ACL", "SETUSER", "veil-gate", *RIGHTS.split())
+        emptied.execute_command("ACL", "SETUSER", "veil-gate", *RIGHTS.split())
         async with opened(f"redis://veil-gate:secret@{host}") as log:
             assert await log.decided([a_use(1, 0, USERS[0])]) == [[0]]
             assert await log.decided([a_use(2, 0, USERS[0])]) == [[1]]
-        server.execute_command("ACL", "SETUSER", "veil-gate", "-zadd")
+        emptied.execute_command("ACL", "SETUSER", "veil-gate", "-zadd")
         async with opened(f"redis://veil-gate:secret@{host}") as log:
             assert await log.decided([a_use(3, 0, USERS[0])]) is None
     finally:
-        server.execute_command("ACL", "DELUSER", "veil-gate")
+        emptied.execute_command("ACL", "DELUSER", "veil-gate")
     assert all(right in Path("docs/quotas.md").read_text() for right in RIGHTS.split()[2:])
 
 
-async def test_garbage_under_a_key_is_an_outage_and_no_crash(server: redis.Redis, redis_url: str) -> None:
+async def test_garbage_under_a_key_is_an_outage_and_no_crash(emptied: redis.Redis, own_redis: str) -> None:
     """Somebody else's value where a window should be: that batch is not known; others are."""
-    server.set(f"{PREFIX}{USERS[0].name}", "not a sorted set")
-    async with opened(redis_url, again_s=0.05) as log:
+    emptied.set(f"{PREFIX}{USERS[0].name}", "not a sorted set")
+    async with opened(own_redis, again_s=0.05) as log:
         assert await log.decided([a_use(1, 0, USERS[0])]) is None
         assert await _until_known(log, a_use(2, 0, USERS[1])) == [[0]]
 

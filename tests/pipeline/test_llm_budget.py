@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,6 @@ NOW_S = 20_000.0 * DAY_S
 DOCS = Path(__file__).parents[2] / "docs" / "threats-llm.md"
 RIGHTS = "on >secret ~veil:spent:* +script|load +evalsha +hgetall +hset +expire"
 """As docs/threats-llm.md has them."""
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = start_redis(tmp_path_factory.mktemp("spent") / "redis")
-    yield server.url
-    server.stop()
-
-
-@pytest.fixture
-def server(redis_url: str) -> Iterator[redis.Redis]:
-    """Without what other tests spent."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushdb()
-        yield client
 
 
 class Worker:
@@ -74,44 +59,44 @@ async def workers(
         await asyncio.gather(*(one.meeting.stop() for one in found))
 
 
-async def test_workers_share_one_day(server: redis.Redis, redis_url: str) -> None:
+async def test_workers_share_one_day(emptied: redis.Redis, own_redis: str) -> None:
     """All at once: exactly the bound passes, of each tenant, and the next day is another one."""
-    async with workers(redis_url, 3) as all_of_them:
+    async with workers(own_redis, 3) as all_of_them:
         assert sum(await asyncio.gather(*(one.takes(8) for one in all_of_them))) == 10
         assert sum(await asyncio.gather(*(one.takes(8, tenant="other") for one in all_of_them))) == 10
         for one in all_of_them:
             one.wall_s += DAY_S
         assert sum(await asyncio.gather(*(one.takes(8) for one in all_of_them))) == 10
-    keys = list(server.scan_iter(f"{PREFIX}*"))
+    keys = list(emptied.scan_iter(f"{PREFIX}*"))
     assert not any(b"acme" in key or b"other" in key for key in keys)
-    assert all(DAY_S < server.ttl(key) <= 2 * DAY_S for key in keys)
+    assert all(DAY_S < emptied.ttl(key) <= 2 * DAY_S for key in keys)
 
 
-async def test_tokens_are_shared_and_set_right(server: redis.Redis, redis_url: str) -> None:
+async def test_tokens_are_shared_and_set_right(emptied: redis.Redis, own_redis: str) -> None:
     """What a provider says a request took is told to the others at once; what does not fit takes nothing."""
-    async with workers(redis_url, tokens=1_000) as (one, two):
+    async with workers(own_redis, tokens=1_000) as (one, two):
         assert await one.budget.take("acme", 600)
         assert not await two.budget.take("acme", 401)
         await one.budget.correct("acme", 600, 100)
         assert await two.budget.take("acme", 900)
         assert not await one.budget.take("acme", 1)
         await two.budget.correct("acme", 900, 10**12)  # believed to four times the guess
-        assert sorted(server.hvals(key_of("acme", 20_000))) == [b"1 100", b"1 3600"]
+        assert sorted(emptied.hvals(key_of("acme", 20_000))) == [b"1 100", b"1 3600"]
 
 
-async def test_a_worker_that_begins_anew_has_no_day_of_its_own(server: redis.Redis, redis_url: str) -> None:
+async def test_a_worker_that_begins_anew_has_no_day_of_its_own(emptied: redis.Redis, own_redis: str) -> None:
     """What the one before spent stays spent."""
     for passes in (10, 0):
-        async with workers(redis_url, 1) as (one,):
+        async with workers(own_redis, 1) as (one,):
             assert await one.takes(12) == passes
 
 
-async def test_asked_twice_it_counts_once(server: redis.Redis, redis_url: str) -> None:
+async def test_asked_twice_it_counts_once(emptied: redis.Redis, own_redis: str) -> None:
     """A worker tells sums: the question whose answer was lost, asked again, changes nothing."""
     arguments = ("w", *map(str, (3, 30, 1, 10, 10, 100)), "60")
-    answers = [server.eval(LUA, 1, key_of("acme", 1), *arguments) for _ in range(3)]
+    answers = [emptied.eval(LUA, 1, key_of("acme", 1), *arguments) for _ in range(3)]
     assert answers == [[1, b"0", b"0"]] * 3
-    assert server.hgetall(key_of("acme", 1)) == {b"w": b"4 40"}
+    assert emptied.hgetall(key_of("acme", 1)) == {b"w": b"4 40"}
 
 
 async def test_without_redis_each_goes_by_what_it_heard(tmp_path: Path) -> None:
@@ -167,49 +152,49 @@ async def test_a_worker_starts_without_redis(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"lots", b"1", b"-1 5", b"1 2 3", b"", b"nan 1"])
-async def test_garbage_lets_nobody_spend_more(server: redis.Redis, redis_url: str, garbage: bytes) -> None:
+async def test_garbage_lets_nobody_spend_more(emptied: redis.Redis, own_redis: str, garbage: bytes) -> None:
     """Under the tenant's day, beside a worker's sums or in their place: the worker's own day holds; other tenants' are shared."""
-    async with workers(redis_url, 1) as (one,):
+    async with workers(own_redis, 1) as (one,):
         assert await one.takes(3) == 3
-        server.hset(key_of("acme", 20_000), "x", garbage)
+        emptied.hset(key_of("acme", 20_000), "x", garbage)
         assert await one.takes(20) == 7
         await one.until(shared=True)
-        server.set(key_of("acme", 20_000), garbage)
+        emptied.set(key_of("acme", 20_000), garbage)
         assert await one.takes(20) == 0
         await one.until(shared=True)
         assert await one.takes(20, tenant="other") == 10
 
 
-async def test_a_script_that_was_flushed_comes_back(server: redis.Redis, redis_url: str) -> None:
+async def test_a_script_that_was_flushed_comes_back(emptied: redis.Redis, own_redis: str) -> None:
     """SCRIPT FLUSH, as a failover brings it about: by itself for a moment, then together again."""
-    async with workers(redis_url) as (one, two):
-        server.script_flush()
+    async with workers(own_redis) as (one, two):
+        emptied.script_flush()
         assert await one.takes(4) == 4
         await one.until(shared=True)
         assert [await one.takes(1), await two.takes(9)] == [1, 5]
 
 
-async def test_the_least_rights_do(server: redis.Redis, redis_url: str) -> None:
+async def test_the_least_rights_do(emptied: redis.Redis, own_redis: str) -> None:
     """A user of Redis with the rights that the page names counts; one right less, and each is by itself."""
-    host = redis_url.rsplit("@", 1)[1]
+    host = own_redis.rsplit("@", 1)[1]
     try:
-        server.execute_command("ACL", "SETUSER", "veil-detection", *RIGHTS.split())
+        emptied.execute_command("ACL", "SETUSER", "veil-detection", *RIGHTS.split())
         async with workers(f"redis://veil-detection:secret@{host}") as (one, two):
             assert [await one.takes(7), await two.takes(7)] == [7, 3]
-        server.execute_command("ACL", "SETUSER", "veil-detection", "-hset")
+        emptied.execute_command("ACL", "SETUSER", "veil-detection", "-hset")
         async with workers(f"redis://veil-detection:secret@{host}", 1) as (one,):
             assert (one.shared, await one.takes(11)) == ([False], 10)
     finally:
-        server.execute_command("ACL", "DELUSER", "veil-detection")
+        emptied.execute_command("ACL", "DELUSER", "veil-detection")
     assert all(right in DOCS.read_text() for right in RIGHTS.split()[2:])
 
 
-async def test_a_judge_asks_nobody_beyond_it(server: redis.Redis, redis_url: str) -> None:
+async def test_a_judge_asks_nobody_beyond_it(emptied: redis.Redis, own_redis: str) -> None:
     """Two judges, one day: the third request finds it used up, whoever makes it."""
     llm = LlmPart(providers=(ANTHROPIC,), ask_from="heuristics")
     settings: dict[str, Any] = {"providers": (ANTHROPIC,), "llm_tenant_requests_per_day": 2}
     async with (
-        workers(redis_url) as (one, two),
+        workers(own_redis) as (one, two),
         world(**settings, meeting=one.meeting) as a,
         world(**settings, meeting=two.meeting) as b,
     ):
